@@ -1,0 +1,246 @@
+//! What is said between a lease and its session: plain owned data, no pointers, no locks.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A session's number, unique in the life of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SessionId(pub u64);
+
+/// One SQL value. SQLite has no other types.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Value {
+    /// SQL NULL.
+    Null,
+    /// A 64-bit signed integer.
+    Integer(i64),
+    /// An IEEE 754 double.
+    Real(f64),
+    /// UTF-8 text; may hold NUL.
+    Text(String),
+    /// Bytes.
+    Blob(Vec<u8>),
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Self::Integer(number)
+    }
+}
+
+impl Value {
+    /// The text, when it is one.
+    #[must_use]
+    pub fn as_text(&self) -> Option<&str> {
+        if let Self::Text(text) = self { Some(text) } else { None }
+    }
+
+    /// The integer, when it is one.
+    #[must_use]
+    pub fn as_integer(&self) -> Option<i64> {
+        if let Self::Integer(number) = self { Some(*number) } else { None }
+    }
+}
+
+/// Whose SQL a session runs, and so what is guarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Profile {
+    /// A tenant's: everything is refused but what is on the lists of the guard.
+    Tenant,
+    /// The node's own control data.
+    Control,
+}
+
+/// What a session is asked to do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// Make a new database file. It must not exist.
+    Create {
+        /// Where.
+        path: PathBuf,
+    },
+    /// Open an existing database file.
+    Open {
+        /// Where.
+        path: PathBuf,
+        /// Whose SQL will come.
+        profile: Profile,
+        /// Largest size of the file.
+        bytes_max: u64,
+    },
+    /// Run the first statement of a text.
+    Execute {
+        /// The text.
+        sql: String,
+        /// Values for `?1`, `?2`, …
+        parameters: Vec<Value>,
+        /// Running time of the statement.
+        time_max: Duration,
+        /// Whether the sender holds the permit that a writing statement needs.
+        may_write: bool,
+        /// Whether it is the first of its lease: what an earlier lease left to read is forgotten before it.
+        first_of_lease: bool,
+        /// Whether the sender believes that a transaction is open. If none is, it was rolled back for being held too
+        /// long, and the statement must not run outside of it.
+        in_transaction: bool,
+    },
+    /// Run several statements in one transaction: all of them or none.
+    Batch {
+        /// Texts with their values.
+        statements: Vec<(String, Vec<Value>)>,
+    },
+    /// Roll back what is open, because the transaction was held for too long.
+    Rollback,
+    /// Make the session as good as new for its next lease.
+    Reset,
+    /// Copy the WAL into the database file, sync it and empty the WAL.
+    Checkpoint,
+    /// Close the connection.
+    Close,
+}
+
+/// The columns and rows of one statement.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rows {
+    /// Column names, in order.
+    pub columns: Vec<String>,
+    /// Rows, each with a value per column.
+    pub rows: Vec<Vec<Value>>,
+}
+
+/// What a statement did, and how it left the session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Executed {
+    /// What it returned. When it failed, nothing of the statement was kept.
+    pub outcome: Result<Rows, DatabaseError>,
+    /// Rows that the latest INSERT, UPDATE or DELETE of the session changed.
+    pub changes: u64,
+    /// Row id of the session's latest INSERT.
+    pub last_insert_rowid: i64,
+    /// Whether a transaction is open.
+    pub in_transaction: bool,
+    /// Whether the session is different from a new one, so that it needs a reset before its next lease.
+    pub needs_reset: bool,
+    /// Bytes in the WAL after the latest commit of this session.
+    pub wal_bytes: u64,
+    /// Memory that the session takes.
+    pub memory_bytes: u64,
+}
+
+/// The answer to a command.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Reply {
+    /// The command was carried out; there is nothing more to say.
+    Done,
+    /// A statement ran.
+    Executed(Executed),
+    /// The statement writes and the sender holds no permit; nothing ran. The statement comes back.
+    NeedsWriter {
+        /// Its text.
+        sql: String,
+        /// Its values.
+        parameters: Vec<Value>,
+    },
+    /// The WAL was copied into the database file.
+    Checkpointed {
+        /// Whether all of it was, so that the WAL is empty; a reader can hold a part of it back.
+        complete: bool,
+    },
+}
+
+/// Why a command was not carried out. Nothing of it was kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum DatabaseError {
+    /// The SQL is wrong, forbidden or over a limit; the session is fine.
+    #[error("{0}")]
+    Statement(String),
+    /// The database has reached the largest size its tenant may have.
+    #[error("the database is full: {0}")]
+    Full(String),
+    /// The statement or the transaction took too long and was rolled back.
+    #[error("{0}")]
+    TimedOut(String),
+    /// The request that asked is gone, or its transaction was.
+    #[error("the statement was cancelled")]
+    Cancelled,
+    /// Reading or writing the files failed, or they are damaged; the session must be closed.
+    #[error("storage failed: {0}")]
+    Storage(String),
+    /// The session is not there: closed, or never opened.
+    #[error("the session is closed")]
+    Closed,
+}
+
+impl DatabaseError {
+    /// Whether the session can serve on.
+    #[must_use]
+    pub fn session_is_usable(&self) -> bool {
+        match self {
+            Self::Statement(_) | Self::Full(_) | Self::TimedOut(_) | Self::Cancelled => true,
+            Self::Storage(_) | Self::Closed => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive_bytes() -> Result<(), serde_json::Error> {
+        let commands = [
+            Command::Create { path: "/data/a.db".into() },
+            Command::Open { path: "/data/a.db".into(), profile: Profile::Tenant, bytes_max: 1 },
+            Command::Execute {
+                sql: "INSERT INTO t VALUES (?, ?, ?, ?, ?)".into(),
+                parameters: vec![
+                    Value::Null,
+                    Value::Integer(i64::MIN),
+                    Value::Real(0.1),
+                    Value::Text("a\0b".into()),
+                    Value::Blob(vec![0, 255]),
+                ],
+                time_max: Duration::from_millis(5),
+                may_write: true,
+                first_of_lease: false,
+                in_transaction: false,
+            },
+            Command::Batch { statements: vec![("SELECT 1".into(), vec![])] },
+            Command::Rollback,
+            Command::Reset,
+            Command::Checkpoint,
+            Command::Close,
+        ];
+        for command in commands {
+            assert_eq!(serde_json::from_slice::<Command>(&serde_json::to_vec(&command)?)?, command);
+        }
+        let replies = [
+            Ok(Reply::Done),
+            Ok(Reply::NeedsWriter { sql: "DELETE FROM t".into(), parameters: vec![Value::Null] }),
+            Ok(Reply::Checkpointed { complete: true }),
+            Ok(Reply::Executed(Executed {
+                outcome: Ok(Rows { columns: vec!["a".into()], rows: vec![vec![Value::Integer(1)]] }),
+                changes: 1,
+                last_insert_rowid: -1,
+                in_transaction: true,
+                needs_reset: true,
+                wal_bytes: 4096,
+                memory_bytes: 61_000,
+            })),
+            Err(DatabaseError::Storage("disk I/O error".into())),
+        ];
+        for reply in replies {
+            let bytes = serde_json::to_vec(&reply)?;
+            assert_eq!(serde_json::from_slice::<Result<Reply, DatabaseError>>(&bytes)?, reply);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,21 @@
+//! The database room: the one SQLite of the process, for tenants' and for control data.
+//!
+//! It owns every SQLite connection and the threads they run on. The outside sees sessions by number and sends
+//! [`Command`]s, which are plain data, so that the threads could live in another process. It knows nothing of
+//! tenants, permits or requests: [`crate::tenant`] decides who may write and when a session is closed.
+//!
+//! `libsql::Database` is never made: the room calls `libsql::ffi` through [`sqlite`], the only unsafe file of the
+//! room, because the crate's own connections block async workers, swallow bind errors and cut text at NUL.
+
+mod functions;
+mod guard;
+mod memory;
+mod message;
+mod session;
+mod sqlite;
+mod worker;
+
+pub use message::{Command, DatabaseError, Executed, Profile, Reply, Rows, SessionId, Value};
+pub use memory::release_memory;
+pub use sqlite::start;
+pub use worker::Database;

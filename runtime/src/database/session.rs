@@ -1,0 +1,327 @@
+//! One session: a connection, its limits, and what each command does with it. Runs on a database thread.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use libsql::ffi;
+
+use super::memory::Account;
+use super::message::{DatabaseError, Executed, Profile, Reply, Rows, Value};
+use super::sqlite::{Connection, Purpose, SqliteError, Statement, Step, Stopped};
+use crate::limits;
+
+/// Largest text or blob of a tenant's database: the functions that remain are linear, so this bounds each call.
+pub(super) const VALUE_BYTES_MAX: usize = 1 << 20;
+
+/// Memory of SQLite for one tenant session.
+const SESSION_MEMORY_BYTES_MAX: i64 = 64 << 20;
+
+/// Marks the file as Dormouse's for `file(1)`: "DORM".
+const APPLICATION_ID: i32 = 0x444f_524d;
+
+/// How long a call waits for a lock of another session of the same tenant: recovery, mostly.
+const LOCK_WAIT_MILLISECONDS: i32 = 2_000;
+
+/// SQLite's run-time limits for tenants: <https://www.sqlite.org/limits.html>.
+const TENANT_LIMITS: &[(i32, i32)] = &[
+    (ffi::SQLITE_LIMIT_LENGTH, 1 << 20),
+    (ffi::SQLITE_LIMIT_SQL_LENGTH, 100_000),
+    (ffi::SQLITE_LIMIT_COLUMN, 100),
+    (ffi::SQLITE_LIMIT_EXPR_DEPTH, 100),
+    (ffi::SQLITE_LIMIT_COMPOUND_SELECT, 10),
+    (ffi::SQLITE_LIMIT_VDBE_OP, 25_000),
+    (ffi::SQLITE_LIMIT_FUNCTION_ARG, 32),
+    (ffi::SQLITE_LIMIT_ATTACHED, 0),
+    (ffi::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 50),
+    (ffi::SQLITE_LIMIT_VARIABLE_NUMBER, 999),
+    (ffi::SQLITE_LIMIT_TRIGGER_DEPTH, 10),
+    (ffi::SQLITE_LIMIT_WORKER_THREADS, 0),
+];
+
+/// What a session was opened with; a reset opens it again.
+#[derive(Debug, Clone)]
+pub(super) struct Opening {
+    pub path: PathBuf,
+    pub profile: Profile,
+    pub bytes_max: u64,
+}
+
+pub(super) struct Session {
+    connection: Connection,
+    opening: Opening,
+    cancelled: Arc<AtomicBool>,
+}
+
+/// A statement as its sender asked for it.
+pub(super) struct Request {
+    pub sql: String,
+    pub parameters: Vec<Value>,
+    pub time_max: Duration,
+    pub may_write: bool,
+    pub in_transaction: bool,
+}
+
+impl Session {
+    pub(super) fn open(opening: Opening, cancelled: Arc<AtomicBool>) -> Result<Self, DatabaseError> {
+        let connection = connect(&opening, cancelled.clone()).map_err(|error| on_open(&opening.path, &error))?;
+        Ok(Self { connection, opening, cancelled })
+    }
+
+    /// The memory account that the session starts with.
+    pub(super) fn account(profile: Profile) -> Account {
+        match profile {
+            Profile::Tenant => Account { used: 0, limit: SESSION_MEMORY_BYTES_MAX },
+            Profile::Control => Account { used: 0, limit: i64::MAX },
+        }
+    }
+
+    pub(super) fn execute(&mut self, request: Request) -> Result<Reply, DatabaseError> {
+        if request.in_transaction && !self.connection.in_transaction() {
+            return Ok(Reply::Executed(self.executed(Err(DatabaseError::Cancelled))));
+        }
+        self.connection.set_deadline(Some(Instant::now() + request.time_max));
+        let outcome = match run(&mut self.connection, &request.sql, &request.parameters, request.may_write) {
+            Ok(None) => return Ok(Reply::NeedsWriter { sql: request.sql, parameters: request.parameters }),
+            Ok(Some(rows)) => Ok(rows),
+            Err(error) => match self.explain(error, request.time_max) {
+                error if error.session_is_usable() => Err(error),
+                error => return Err(error),
+            },
+        };
+        Ok(Reply::Executed(self.executed(outcome)))
+    }
+
+    fn executed(&self, outcome: Result<Rows, DatabaseError>) -> Executed {
+        let in_transaction = self.connection.in_transaction();
+        Executed {
+            outcome,
+            changes: self.connection.changes(),
+            last_insert_rowid: self.connection.last_insert_rowid(),
+            in_transaction,
+            needs_reset: in_transaction || self.connection.is_changed(),
+            wal_bytes: self.connection.wal_pages() * u64::from(limits::DATABASE_PAGE_BYTES),
+            memory_bytes: 0,
+        }
+    }
+
+    pub(super) fn batch(&mut self, statements: &[(String, Vec<Value>)]) -> Result<Reply, DatabaseError> {
+        let run_all = |connection: &mut Connection| {
+            plain(connection, "BEGIN IMMEDIATE")?;
+            for (sql, parameters) in statements {
+                run(connection, sql, parameters, true)?;
+            }
+            plain(connection, "COMMIT")
+        };
+        self.connection.set_deadline(None);
+        run_all(&mut self.connection).map_err(|error| {
+            let error = self.explain(error, Duration::MAX);
+            match self.rollback() {
+                Ok(()) => error,
+                Err(second) => second,
+            }
+        })?;
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn rollback(&mut self) -> Result<(), DatabaseError> {
+        self.connection.set_deadline(None);
+        if self.connection.in_transaction() {
+            plain(&mut self.connection, "ROLLBACK").map_err(|error| storage(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the session as good as new. One that holds temporary objects or switches is opened again: that is sure.
+    pub(super) fn reset(&mut self) -> Result<(), DatabaseError> {
+        self.rollback()?;
+        if self.connection.is_changed() {
+            self.connection = connect(&self.opening, self.cancelled.clone())
+                .map_err(|error| on_open(&self.opening.path, &error))?;
+        }
+        Ok(())
+    }
+
+    /// What an earlier lease of this session left to read.
+    pub(super) fn forget_earlier_lease(&mut self) {
+        self.connection.forget_last_insert_rowid();
+    }
+
+    /// Whether the whole WAL could be copied.
+    pub(super) fn checkpoint(&mut self) -> Result<bool, DatabaseError> {
+        // A reader of the same tenant must not hold this thread: what can be copied is copied, the rest next time.
+        self.connection.busy_timeout(0);
+        let result = self.connection.checkpoint();
+        self.connection.busy_timeout(LOCK_WAIT_MILLISECONDS);
+        match result {
+            Ok(()) => Ok(true),
+            Err(error) if error.primary() == ffi::SQLITE_BUSY => Ok(false),
+            Err(error) => Err(storage(&error)),
+        }
+    }
+
+    fn explain(&self, error: SqliteError, time_max: Duration) -> DatabaseError {
+        match error.primary() {
+            ffi::SQLITE_INTERRUPT if self.connection.stopped() == Stopped::Cancelled => DatabaseError::Cancelled,
+            ffi::SQLITE_INTERRUPT => DatabaseError::TimedOut(format!(
+                "the statement ran longer than {} ms and was stopped",
+                time_max.as_millis()
+            )),
+            ffi::SQLITE_AUTH => DatabaseError::Statement(
+                self.connection
+                    .take_denied()
+                    .map_or(error.message, |reason| format!("not authorized: {reason}")),
+            ),
+            ffi::SQLITE_FULL => DatabaseError::Full(error.message),
+            ffi::SQLITE_NOMEM => DatabaseError::Statement(format!(
+                "out of memory: one connection may take {} MiB for its statements",
+                SESSION_MEMORY_BYTES_MAX >> 20
+            )),
+            _ if error.code == ffi::SQLITE_BUSY_SNAPSHOT => DatabaseError::Statement(
+                "database is locked: another request wrote after this transaction had read; \
+                 begin a transaction that will write with BEGIN IMMEDIATE"
+                    .to_owned(),
+            ),
+            _ if is_storage(error.primary()) => storage(&error),
+            _ => DatabaseError::Statement(error.message),
+        }
+    }
+}
+
+fn is_storage(primary: i32) -> bool {
+    matches!(
+        primary,
+        ffi::SQLITE_IOERR
+            | ffi::SQLITE_CORRUPT
+            | ffi::SQLITE_NOTADB
+            | ffi::SQLITE_CANTOPEN
+            | ffi::SQLITE_PROTOCOL
+            | ffi::SQLITE_READONLY
+            | ffi::SQLITE_PERM
+            | ffi::SQLITE_NOLFS
+            | ffi::SQLITE_INTERNAL
+    )
+}
+
+fn storage(error: &SqliteError) -> DatabaseError {
+    DatabaseError::Storage(format!("{} (SQLite result code {})", error.message, error.code))
+}
+
+fn on_open(path: &Path, error: &SqliteError) -> DatabaseError {
+    DatabaseError::Storage(format!("{}: {} (SQLite result code {})", path.display(), error.message, error.code))
+}
+
+fn connect(opening: &Opening, cancelled: Arc<AtomicBool>) -> Result<Connection, SqliteError> {
+    let mut connection = Connection::open(&opening.path, Purpose::Use, opening.profile, cancelled)?;
+    connection.busy_timeout(LOCK_WAIT_MILLISECONDS);
+    connection.option(ffi::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.option(ffi::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    connection.option(ffi::SQLITE_DBCONFIG_ENABLE_FKEY, true)?;
+    connection.keep_wal_file()?;
+    if opening.profile == Profile::Tenant {
+        connection.option(ffi::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        for (limit, value) in TENANT_LIMITS {
+            connection.limit(*limit, *value);
+        }
+    }
+    let pages_max = opening.bytes_max / u64::from(limits::DATABASE_PAGE_BYTES);
+    plain(&mut connection, "PRAGMA synchronous=FULL")?;
+    plain(&mut connection, &format!("PRAGMA max_page_count={pages_max}"))?;
+    connection.install_hooks()?;
+    Ok(connection)
+}
+
+/// Runs a statement of the room's own.
+fn plain(connection: &mut Connection, sql: &str) -> Result<(), SqliteError> {
+    if let Some(mut statement) = connection.prepare(sql)? {
+        while statement.step()? == Step::Row {}
+    }
+    Ok(())
+}
+
+/// Runs the first statement of a text; `None` when it would write and may not.
+fn run(
+    connection: &mut Connection,
+    sql: &str,
+    parameters: &[Value],
+    may_write: bool,
+) -> Result<Option<Rows>, SqliteError> {
+    let Some(mut statement) = connection.prepare(sql)? else { return Ok(Some(Rows::default())) };
+    if !may_write && !statement.is_readonly() {
+        return Ok(None);
+    }
+    statement.bind(parameters)?;
+    collect(&mut statement).map(Some)
+}
+
+fn collect(statement: &mut Statement<'_>) -> Result<Rows, SqliteError> {
+    let columns = statement.columns();
+    let mut rows = Vec::new();
+    let mut bytes = 0;
+    while statement.step()? == Step::Row {
+        let row = statement.row();
+        bytes += row.iter().map(value_bytes).sum::<usize>();
+        if bytes > limits::RESULT_BYTES_MAX {
+            let message = format!(
+                "the result is larger than {} MiB; ask for fewer rows or columns, or use LIMIT",
+                limits::RESULT_BYTES_MAX >> 20
+            );
+            return Err(SqliteError { code: ffi::SQLITE_TOOBIG, message });
+        }
+        rows.push(row);
+    }
+    Ok(Rows { columns, rows })
+}
+
+fn value_bytes(value: &Value) -> usize {
+    let content = match value {
+        Value::Null | Value::Integer(_) | Value::Real(_) => 0,
+        Value::Text(text) => text.len(),
+        Value::Blob(bytes) => bytes.len(),
+    };
+    size_of::<Value>() + content
+}
+
+/// Makes a new database file: under another name first, then renamed and synced, so that it is whole or not there.
+pub(super) fn create(path: &Path) -> Result<(), DatabaseError> {
+    let io = |error: std::io::Error| DatabaseError::Storage(format!("{}: {error}", path.display()));
+    let folder = path.parent().ok_or_else(|| DatabaseError::Storage("the path has no folder".to_owned()))?;
+    if path.exists() {
+        return Err(DatabaseError::Storage(format!("{} exists already", path.display())));
+    }
+    create_folders(folder).map_err(io)?;
+    let unfinished = path.with_extension("new");
+    match std::fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+        Ok(()) | Err(_) => {}
+    }
+    fill(&unfinished).map_err(|error| on_open(&unfinished, &error))?;
+    std::fs::rename(&unfinished, path).map_err(io)?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)
+}
+
+fn fill(path: &Path) -> Result<(), SqliteError> {
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let mut connection = Connection::open(path, Purpose::Create, Profile::Control, cancelled)?;
+    plain(&mut connection, &format!("PRAGMA page_size={}", limits::DATABASE_PAGE_BYTES))?;
+    plain(&mut connection, "PRAGMA auto_vacuum=INCREMENTAL")?;
+    plain(&mut connection, "PRAGMA journal_mode=WAL")?;
+    plain(&mut connection, "PRAGMA synchronous=FULL")?;
+    plain(&mut connection, &format!("PRAGMA application_id={APPLICATION_ID}"))
+}
+
+/// Makes a folder and its parents, and syncs each parent that got a new entry.
+fn create_folders(folder: &Path) -> std::io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let Some(parent) = folder.parent() else { return Ok(()) };
+    create_folders(parent)?;
+    match std::fs::create_dir(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    File::open(parent)?.sync_all()
+}

@@ -1,0 +1,580 @@
+//! The wrapper over SQLite's C interface: one owner for each connection, every return code checked, values as bytes.
+//!
+//! It knows C and nothing else: what is allowed stands in [`super::guard`], what happens when in
+//! [`super::session`]. A [`Connection`] is used by one thread at a time and may move between threads; a
+//! [`Statement`] borrows its connection and is finalised before it.
+#![expect(unsafe_code, reason = "this file calls the C library")]
+
+use std::cell::{Cell, RefCell};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::marker::PhantomData;
+use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use libsql::ffi;
+
+use super::functions::{self, Answer, Argument, Function};
+use super::guard::{self, Question, Verdict};
+use super::memory;
+use super::message::{Profile, Value};
+
+/// A failed call: SQLite's extended result code and its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SqliteError {
+    pub code: i32,
+    pub message: String,
+}
+
+impl SqliteError {
+    /// The primary result code.
+    pub(super) fn primary(&self) -> i32 {
+        self.code & 0xff
+    }
+}
+
+type Result<T> = std::result::Result<T, SqliteError>;
+
+/// Configures and starts SQLite. Must come before any other use of it in the process; later calls do nothing.
+///
+/// # Errors
+/// When SQLite refuses a setting, because something in the process has used it before.
+pub fn start() -> std::result::Result<(), String> {
+    static STARTED: std::sync::OnceLock<std::result::Result<(), String>> = std::sync::OnceLock::new();
+    STARTED.get_or_init(configure).clone()
+}
+
+fn configure() -> std::result::Result<(), String> {
+    let methods = memory::methods();
+    let none = std::ptr::null_mut::<c_void>();
+    // SAFETY: nothing in this process has initialised SQLite (`libsql::Database` is never made and `start` runs
+    // once), each option gets the arguments that its documentation names, and SQLite copies `methods`.
+    let codes = unsafe {
+        [
+            ffi::sqlite3_config(ffi::SQLITE_CONFIG_MALLOC, &raw const methods),
+            ffi::sqlite3_config(ffi::SQLITE_CONFIG_MULTITHREAD),
+            ffi::sqlite3_config(ffi::SQLITE_CONFIG_MEMSTATUS, 0),
+            // Each of these two would cost a parked handle some 60 KB.
+            ffi::sqlite3_config(ffi::SQLITE_CONFIG_LOOKASIDE, 0, 0),
+            ffi::sqlite3_config(ffi::SQLITE_CONFIG_PAGECACHE, none, 0, 0),
+            ffi::sqlite3_initialize(),
+        ]
+    };
+    match codes.iter().find(|code| **code != ffi::SQLITE_OK) {
+        None => Ok(()),
+        Some(code) => Err(format!("SQLite refused its configuration with result code {code}")),
+    }
+}
+
+/// Why the progress handler stopped a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stopped {
+    No,
+    Deadline,
+    Cancelled,
+}
+
+/// What the callbacks of one connection read and write. It lives in a box, so that its address is fixed.
+struct Hooks {
+    profile: Profile,
+    denied: RefCell<Option<String>>,
+    changed: Cell<bool>,
+    deadline: Cell<Option<Instant>>,
+    cancelled: Arc<AtomicBool>,
+    stopped: Cell<Stopped>,
+    wal_pages: Cell<i32>,
+}
+
+/// An open database connection.
+pub(super) struct Connection {
+    raw: NonNull<ffi::sqlite3>,
+    hooks: Box<Hooks>,
+}
+
+// SAFETY: SQLite runs in multi-thread mode, where a connection may be used from any thread as long as no two use it
+// at the same time; `Connection` is not `Sync` and its methods borrow it. `Hooks` is only touched by callbacks that
+// run inside those calls.
+unsafe impl Send for Connection {}
+
+/// What a connection is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Make a new file.
+    Create,
+    /// Use a file that must exist.
+    Use,
+}
+
+impl Connection {
+    /// Opens `path`, which must be absolute, with the `unix-excl` VFS: no shared-memory file, and no other process
+    /// can open it meanwhile.
+    pub(super) fn open(
+        path: &Path,
+        purpose: Purpose,
+        profile: Profile,
+        cancelled: Arc<AtomicBool>,
+    ) -> Result<Self> {
+        use std::os::unix::ffi::OsStrExt as _;
+        let path = CString::new(path.as_os_str().as_bytes())
+            .map_err(|_| SqliteError { code: ffi::SQLITE_CANTOPEN, message: "the path holds NUL".to_owned() })?;
+        let mut flags = ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_NOMUTEX | ffi::SQLITE_OPEN_EXRESCODE;
+        if purpose == Purpose::Create {
+            flags |= ffi::SQLITE_OPEN_CREATE;
+        }
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: `path` and the VFS name are NUL-terminated and outlive the call; `raw` is a valid place.
+        let code = unsafe { ffi::sqlite3_open_v2(path.as_ptr(), &raw mut raw, flags, c"unix-excl".as_ptr()) };
+        let Some(raw) = NonNull::new(raw) else {
+            return Err(SqliteError { code: ffi::SQLITE_NOMEM, message: "out of memory".to_owned() });
+        };
+        let hooks = Box::new(Hooks {
+            profile,
+            denied: RefCell::default(),
+            changed: Cell::new(false),
+            deadline: Cell::new(None),
+            cancelled,
+            stopped: Cell::new(Stopped::No),
+            wal_pages: Cell::new(0),
+        });
+        let connection = Self { raw, hooks };
+        connection.check(code)?;
+        Ok(connection)
+    }
+
+    /// Installs the callbacks: the authorizer, the progress handler, the WAL hook and the replaced functions.
+    pub(super) fn install_hooks(&mut self) -> Result<()> {
+        /// How many steps of SQLite's machine pass between two looks at the clock; a step takes under 1 µs.
+        const STEPS_BETWEEN_LOOKS: c_int = 2_000;
+        let hooks = (&raw const *self.hooks).cast_mut().cast::<c_void>();
+        let raw = self.raw.as_ptr();
+        // SAFETY: `hooks` points into the box that this connection owns and drops after closing, and each callback
+        // reads it as `Hooks` again.
+        let code = unsafe {
+            ffi::sqlite3_progress_handler(raw, STEPS_BETWEEN_LOOKS, Some(on_progress), hooks);
+            ffi::sqlite3_wal_hook(raw, Some(on_commit), hooks);
+            ffi::sqlite3_set_authorizer(raw, Some(on_question), hooks)
+        };
+        self.check(code)?;
+        functions::FUNCTIONS.iter().try_for_each(|function| self.install_function(function))
+    }
+
+    fn install_function(&mut self, function: &'static Function) -> Result<()> {
+        let flags = ffi::SQLITE_UTF8 | ffi::SQLITE_DETERMINISTIC | ffi::SQLITE_INNOCUOUS;
+        let data = (&raw const *function).cast_mut().cast::<c_void>();
+        // SAFETY: the name is NUL-terminated, `data` points to a static, and `call_function` reads it as `Function`.
+        let code = unsafe {
+            ffi::sqlite3_create_function_v2(
+                self.raw.as_ptr(),
+                function.name.as_ptr(),
+                function.arguments,
+                flags,
+                data,
+                Some(call_function),
+                None,
+                None,
+                None,
+            )
+        };
+        self.check(code)
+    }
+
+    /// Sets one of SQLite's run-time limits (`SQLITE_LIMIT_…`).
+    pub(super) fn limit(&mut self, limit: i32, value: i32) {
+        // SAFETY: the connection is open; an unknown limit is ignored by SQLite.
+        unsafe { ffi::sqlite3_limit(self.raw.as_ptr(), limit, value) };
+    }
+
+    /// Switches one of SQLite's connection options (`SQLITE_DBCONFIG_…`) that take a boolean.
+    pub(super) fn option(&mut self, option: i32, on: bool) -> Result<()> {
+        let nothing = std::ptr::null_mut::<c_int>();
+        // SAFETY: the boolean options take an int and a pointer to an int that may be null.
+        let code = unsafe { ffi::sqlite3_db_config(self.raw.as_ptr(), option, c_int::from(on), nothing) };
+        self.check(code)
+    }
+
+    /// Keeps the WAL file when the connection closes: making and unlinking it is the dearest part of an open.
+    pub(super) fn keep_wal_file(&mut self) -> Result<()> {
+        let mut on: c_int = 1;
+        // SAFETY: this file control reads and writes one int.
+        let code = unsafe {
+            ffi::sqlite3_file_control(
+                self.raw.as_ptr(),
+                c"main".as_ptr(),
+                ffi::SQLITE_FCNTL_PERSIST_WAL,
+                (&raw mut on).cast(),
+            )
+        };
+        self.check(code)
+    }
+
+    /// How long a call waits for a lock of another connection.
+    pub(super) fn busy_timeout(&mut self, milliseconds: i32) {
+        // SAFETY: the connection is open.
+        unsafe { ffi::sqlite3_busy_timeout(self.raw.as_ptr(), milliseconds) };
+    }
+
+    /// From now on, statements stop at `deadline` or when the cancel flag is raised.
+    pub(super) fn set_deadline(&mut self, deadline: Option<Instant>) {
+        self.hooks.stopped.set(Stopped::No);
+        self.hooks.deadline.set(deadline);
+    }
+
+    /// Why the latest statement was stopped, if it was.
+    pub(super) fn stopped(&self) -> Stopped {
+        self.hooks.stopped.get()
+    }
+
+    /// What the authorizer refused since the last call, in words for the author of the SQL.
+    pub(super) fn take_denied(&self) -> Option<String> {
+        self.hooks.denied.take()
+    }
+
+    /// Whether SQL has changed the connection itself: temporary objects or switches.
+    pub(super) fn is_changed(&self) -> bool {
+        self.hooks.changed.get()
+    }
+
+    /// Pages in the WAL after the latest commit.
+    pub(super) fn wal_pages(&self) -> u64 {
+        u64::try_from(self.hooks.wal_pages.get()).unwrap_or(0)
+    }
+
+    /// Whether a transaction is open.
+    pub(super) fn in_transaction(&self) -> bool {
+        // SAFETY: the connection is open.
+        unsafe { ffi::sqlite3_get_autocommit(self.raw.as_ptr()) == 0 }
+    }
+
+    /// Rows changed by the latest INSERT, UPDATE or DELETE.
+    pub(super) fn changes(&self) -> u64 {
+        // SAFETY: the connection is open.
+        let changes = unsafe { ffi::sqlite3_changes64(self.raw.as_ptr()) };
+        u64::try_from(changes).unwrap_or(0)
+    }
+
+    /// Row id of the latest INSERT.
+    pub(super) fn last_insert_rowid(&self) -> i64 {
+        // SAFETY: the connection is open.
+        unsafe { ffi::sqlite3_last_insert_rowid(self.raw.as_ptr()) }
+    }
+
+    /// Forgets the row id of the latest INSERT.
+    pub(super) fn forget_last_insert_rowid(&mut self) {
+        // SAFETY: the connection is open.
+        unsafe { ffi::sqlite3_set_last_insert_rowid(self.raw.as_ptr(), 0) };
+    }
+
+    /// Copies the whole WAL into the database, syncs it and truncates the WAL to nothing.
+    pub(super) fn checkpoint(&mut self) -> Result<()> {
+        let nothing = std::ptr::null_mut();
+        // SAFETY: the connection is open; the two result places may be null.
+        let code = unsafe {
+            ffi::sqlite3_wal_checkpoint_v2(
+                self.raw.as_ptr(),
+                c"main".as_ptr(),
+                ffi::SQLITE_CHECKPOINT_TRUNCATE,
+                nothing,
+                nothing,
+            )
+        };
+        self.check(code)?;
+        self.hooks.wal_pages.set(0);
+        Ok(())
+    }
+
+    /// Compiles the first statement of `sql`; `None` when it holds only white space and comments.
+    pub(super) fn prepare(&mut self, sql: &str) -> Result<Option<Statement<'_>>> {
+        self.hooks.denied.take();
+        let mut raw = std::ptr::null_mut();
+        let bytes = c_int::try_from(sql.len()).unwrap_or(c_int::MAX);
+        // SAFETY: `sql` is valid for `bytes` bytes and `raw` is a valid place; the end of the text is not asked for.
+        let code = unsafe {
+            ffi::sqlite3_prepare_v2(
+                self.raw.as_ptr(),
+                sql.as_ptr().cast::<c_char>(),
+                bytes,
+                &raw mut raw,
+                std::ptr::null_mut(),
+            )
+        };
+        self.check(code)?;
+        Ok(NonNull::new(raw).map(|raw| Statement { raw, connection: self }))
+    }
+
+    fn check(&self, code: c_int) -> Result<()> {
+        if code == ffi::SQLITE_OK { Ok(()) } else { Err(self.error(code)) }
+    }
+
+    fn error(&self, code: c_int) -> SqliteError {
+        // SAFETY: the connection is open; the text is NUL-terminated and copied before any other call.
+        let message = unsafe { CStr::from_ptr(ffi::sqlite3_errmsg(self.raw.as_ptr())) };
+        SqliteError { code, message: message.to_string_lossy().into_owned() }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // SAFETY: statements borrow the connection, so none is left; it is closed once. `close_v2` cannot fail.
+        unsafe { ffi::sqlite3_close_v2(self.raw.as_ptr()) };
+    }
+}
+
+/// A compiled statement.
+pub(super) struct Statement<'c> {
+    raw: NonNull<ffi::sqlite3_stmt>,
+    connection: &'c mut Connection,
+}
+
+/// What a step of a statement came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    Row,
+    Done,
+}
+
+impl Statement<'_> {
+    /// Whether it leaves the database file as it is.
+    pub(super) fn is_readonly(&self) -> bool {
+        // SAFETY: the statement is live.
+        unsafe { ffi::sqlite3_stmt_readonly(self.raw.as_ptr()) != 0 }
+    }
+
+    /// Binds `values` to the parameters 1, 2, … in order.
+    pub(super) fn bind(&mut self, values: &[Value]) -> Result<()> {
+        // SAFETY: the statement is live.
+        let expected = unsafe { ffi::sqlite3_bind_parameter_count(self.raw.as_ptr()) };
+        if usize::try_from(expected) != Ok(values.len()) {
+            let message = format!("the statement takes {expected} parameters, {} were given", values.len());
+            return Err(SqliteError { code: ffi::SQLITE_RANGE, message });
+        }
+        for (index, value) in (1..).zip(values) {
+            let code = self.bind_one(index, value);
+            self.connection.check(code)?;
+        }
+        Ok(())
+    }
+
+    fn bind_one(&mut self, index: c_int, value: &Value) -> c_int {
+        let raw = self.raw.as_ptr();
+        let encoding = u8::try_from(ffi::SQLITE_UTF8).unwrap_or(1);
+        // SAFETY: the statement is live; SQLite copies text and blobs (TRANSIENT) from memory that is valid for the
+        // given length during the call. An empty slice has a non-null pointer, so that an empty blob is not NULL.
+        unsafe {
+            match value {
+                Value::Null => ffi::sqlite3_bind_null(raw, index),
+                Value::Integer(number) => ffi::sqlite3_bind_int64(raw, index, *number),
+                Value::Real(number) => ffi::sqlite3_bind_double(raw, index, *number),
+                Value::Text(text) => ffi::sqlite3_bind_text64(
+                    raw,
+                    index,
+                    text.as_ptr().cast::<c_char>(),
+                    text.len() as u64,
+                    ffi::SQLITE_TRANSIENT(),
+                    encoding,
+                ),
+                Value::Blob(bytes) => ffi::sqlite3_bind_blob64(
+                    raw,
+                    index,
+                    bytes.as_ptr().cast::<c_void>(),
+                    bytes.len() as u64,
+                    ffi::SQLITE_TRANSIENT(),
+                ),
+            }
+        }
+    }
+
+    /// Runs to the next row or to the end.
+    pub(super) fn step(&mut self) -> Result<Step> {
+        // SAFETY: the statement is live.
+        match unsafe { ffi::sqlite3_step(self.raw.as_ptr()) } {
+            ffi::SQLITE_ROW => Ok(Step::Row),
+            ffi::SQLITE_DONE => Ok(Step::Done),
+            code => Err(self.connection.error(code)),
+        }
+    }
+
+    /// Names of the result columns.
+    pub(super) fn columns(&self) -> Vec<String> {
+        (0..self.column_count())
+            .map(|index| {
+                // SAFETY: `index` is in range; the name is NUL-terminated (or null when memory is out) and copied.
+                unsafe {
+                    let name = ffi::sqlite3_column_name(self.raw.as_ptr(), index);
+                    if name.is_null() {
+                        String::new()
+                    } else {
+                        CStr::from_ptr(name).to_string_lossy().into_owned()
+                    }
+                }
+            })
+            .collect()
+    }
+
+    fn column_count(&self) -> c_int {
+        // SAFETY: the statement is live.
+        unsafe { ffi::sqlite3_column_count(self.raw.as_ptr()) }
+    }
+
+    /// The values of the current row. Text that is not UTF-8 is repaired with U+FFFD.
+    pub(super) fn row(&self) -> Vec<Value> {
+        (0..self.column_count()).map(|index| self.value(index)).collect()
+    }
+
+    fn value(&self, index: c_int) -> Value {
+        let raw = self.raw.as_ptr();
+        // SAFETY: the statement stands on a row and `index` is in range; pointer and length are asked for in the
+        // documented order (pointer first) and the bytes are copied before any other call.
+        unsafe {
+            match ffi::sqlite3_column_type(raw, index) {
+                ffi::SQLITE_INTEGER => Value::Integer(ffi::sqlite3_column_int64(raw, index)),
+                ffi::SQLITE_FLOAT => Value::Real(ffi::sqlite3_column_double(raw, index)),
+                ffi::SQLITE_TEXT => {
+                    let text = ffi::sqlite3_column_text(raw, index);
+                    let bytes = copy(text, ffi::sqlite3_column_bytes(raw, index));
+                    Value::Text(
+                        String::from_utf8(bytes)
+                            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
+                    )
+                }
+                ffi::SQLITE_BLOB => {
+                    let blob = ffi::sqlite3_column_blob(raw, index).cast::<u8>();
+                    Value::Blob(copy(blob, ffi::sqlite3_column_bytes(raw, index)))
+                }
+                _ => Value::Null,
+            }
+        }
+    }
+}
+
+impl Drop for Statement<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the statement is finalised once; the code repeats the error of the last step and is known already.
+        unsafe { ffi::sqlite3_finalize(self.raw.as_ptr()) };
+    }
+}
+
+/// Copies `length` bytes from `start`.
+///
+/// # Safety
+/// `start` is null or valid for `length` bytes.
+unsafe fn copy(start: *const u8, length: c_int) -> Vec<u8> {
+    // SAFETY: the caller's promise.
+    unsafe { view(start, length, PhantomData) }.to_vec()
+}
+
+/// Views `length` bytes from `start`; null is empty.
+///
+/// # Safety
+/// `start` is null or valid for `length` bytes during `'a`.
+unsafe fn view<'a>(start: *const u8, length: c_int, _lifetime: PhantomData<&'a ()>) -> &'a [u8] {
+    match usize::try_from(length) {
+        // SAFETY: the caller's promise.
+        Ok(length) if !start.is_null() => unsafe { std::slice::from_raw_parts(start, length) },
+        _ => &[],
+    }
+}
+
+/// Reads a C string that SQLite passes to the authorizer.
+///
+/// # Safety
+/// `text` is null or NUL-terminated and valid during `'a`.
+unsafe fn name<'a>(text: *const c_char) -> Option<&'a str> {
+    // SAFETY: the caller's promise. A name that is not UTF-8 is on no list.
+    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_str().unwrap_or("\u{fffd}"))
+}
+
+unsafe extern "C" fn on_question(
+    hooks: *mut c_void,
+    action: c_int,
+    first: *const c_char,
+    second: *const c_char,
+    _database: *const c_char,
+    _trigger: *const c_char,
+) -> c_int {
+    // SAFETY: SQLite passes the pointer of `install_hooks`, which outlives the connection, and C strings that live
+    // for the call.
+    let (hooks, first, second) = unsafe { (&*hooks.cast::<Hooks>(), name(first), name(second)) };
+    match guard::decide(hooks.profile, Question { action, first, second }) {
+        Verdict::Allow => ffi::SQLITE_OK,
+        Verdict::AllowAndRemember => {
+            hooks.changed.set(true);
+            ffi::SQLITE_OK
+        }
+        Verdict::Deny(reason) => {
+            hooks.denied.replace(Some(reason));
+            ffi::SQLITE_DENY
+        }
+    }
+}
+
+unsafe extern "C" fn on_progress(hooks: *mut c_void) -> c_int {
+    // SAFETY: as in `on_question`.
+    let hooks = unsafe { &*hooks.cast::<Hooks>() };
+    if hooks.cancelled.load(Ordering::Relaxed) {
+        hooks.stopped.set(Stopped::Cancelled);
+    } else if hooks.deadline.get().is_some_and(|deadline| Instant::now() >= deadline) {
+        hooks.stopped.set(Stopped::Deadline);
+    }
+    c_int::from(hooks.stopped.get() != Stopped::No)
+}
+
+unsafe extern "C" fn on_commit(
+    hooks: *mut c_void,
+    _connection: *mut ffi::sqlite3,
+    _database: *const c_char,
+    pages: c_int,
+) -> c_int {
+    // SAFETY: as in `on_question`.
+    let hooks = unsafe { &*hooks.cast::<Hooks>() };
+    hooks.wal_pages.set(pages);
+    ffi::SQLITE_OK
+}
+
+unsafe extern "C" fn call_function(
+    context: *mut ffi::sqlite3_context,
+    count: c_int,
+    values: *mut *mut ffi::sqlite3_value,
+) {
+    let count = usize::try_from(count).unwrap_or(0);
+    // SAFETY: SQLite passes the static of `install_function` as user data and `count` live values.
+    let (function, values) = unsafe {
+        let function = &*ffi::sqlite3_user_data(context).cast::<Function>();
+        (function, std::slice::from_raw_parts(values, count))
+    };
+    let mut arguments = Vec::with_capacity(count);
+    for value in values {
+        // SAFETY: the values live for the call. Text is asked for before its length, so that it is converted first.
+        arguments.push(unsafe {
+            match ffi::sqlite3_value_type(*value) {
+                ffi::SQLITE_NULL => Argument::Null,
+                ffi::SQLITE_BLOB => {
+                    let blob = ffi::sqlite3_value_blob(*value).cast::<u8>();
+                    Argument::Blob(view(blob, ffi::sqlite3_value_bytes(*value), PhantomData))
+                }
+                _ => {
+                    let text = ffi::sqlite3_value_text(*value);
+                    Argument::Text(view(text, ffi::sqlite3_value_bytes(*value), PhantomData))
+                }
+            }
+        });
+    }
+    let answer = (function.call)(&arguments, super::session::VALUE_BYTES_MAX);
+    let encoding = u8::try_from(ffi::SQLITE_UTF8).unwrap_or(1);
+    // SAFETY: `context` lives for the call; SQLite copies the text and checks its length limit.
+    unsafe {
+        match answer {
+            Answer::Null => ffi::sqlite3_result_null(context),
+            Answer::Integer(number) => ffi::sqlite3_result_int64(context, number),
+            Answer::Text(text) => ffi::sqlite3_result_text64(
+                context,
+                text.as_ptr().cast::<c_char>(),
+                text.len() as u64,
+                ffi::SQLITE_TRANSIENT(),
+                encoding,
+            ),
+            Answer::TooBig => ffi::sqlite3_result_error_toobig(context),
+        }
+    }
+}

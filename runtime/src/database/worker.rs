@@ -1,0 +1,176 @@
+//! The database threads: they take commands from one queue and run each on its session.
+//!
+//! SQLite blocks, recurses and waits for the disk, so it runs here and nowhere else. A session is used by one thread
+//! at a time; its sender waits for each answer before the next command, so a thread seldom waits for a session.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crossbeam_channel::{Receiver, Sender};
+use tokio::sync::oneshot;
+
+use super::memory::{Account, on_account};
+use super::message::{Command, DatabaseError, Reply, SessionId};
+use super::session::{self, Opening, Request, Session};
+use crate::limits;
+
+type Answer = Result<Reply, DatabaseError>;
+
+struct Job {
+    session: SessionId,
+    command: Command,
+    answer: oneshot::Sender<Answer>,
+}
+
+struct OpenSession {
+    session: Session,
+    account: Account,
+}
+
+#[derive(Default)]
+struct Slot {
+    open: Mutex<Option<OpenSession>>,
+    cancelled: Arc<AtomicBool>,
+}
+
+#[derive(Default)]
+struct Slots {
+    slots: Mutex<HashMap<SessionId, Arc<Slot>>>,
+    next: AtomicU64,
+}
+
+/// The database threads and the sessions on them. Clones share both; the threads end with the last clone.
+#[derive(Clone)]
+pub struct Database {
+    queue: Sender<Job>,
+    slots: Arc<Slots>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Database {
+    /// Starts `threads` database threads.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(threads: u32) -> std::io::Result<Self> {
+        // Each session has at most one command under way, and sessions are bounded: so is the queue.
+        let (queue, jobs) = crossbeam_channel::unbounded();
+        let slots = Arc::new(Slots::default());
+        for number in 0..threads {
+            let (jobs, slots) = (jobs.clone(), slots.clone());
+            std::thread::Builder::new()
+                .name(format!("database-{number}"))
+                .stack_size(limits::DATABASE_STACK_BYTES)
+                .spawn(move || work(&jobs, &slots))?;
+        }
+        Ok(Self { queue, slots })
+    }
+
+    /// A number for a session that is not open yet.
+    #[must_use]
+    pub fn new_session(&self) -> SessionId {
+        let id = SessionId(self.slots.next.fetch_add(1, Ordering::Relaxed));
+        lock(&self.slots.slots).insert(id, Arc::default());
+        id
+    }
+
+    /// Sends a command. The answer comes through the receiver; dropping it does not stop the command.
+    pub fn send(&self, session: SessionId, command: Command) -> oneshot::Receiver<Answer> {
+        let (answer, receiver) = oneshot::channel();
+        // When no thread is left, the job is dropped and the receiver says so.
+        let _ = self.queue.send(Job { session, command, answer });
+        receiver
+    }
+
+    /// Sends a command and waits for its answer.
+    ///
+    /// # Errors
+    /// What the command failed with.
+    pub async fn call(&self, session: SessionId, command: Command) -> Answer {
+        self.send(session, command).await.unwrap_or(Err(DatabaseError::Closed))
+    }
+
+    /// Stops the statement that a session runs now, soon; later commands run again.
+    pub fn cancel(&self, session: SessionId) {
+        if let Some(slot) = lock(&self.slots.slots).get(&session) {
+            slot.cancelled.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Sessions that are open or about to be.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        lock(&self.slots.slots).len()
+    }
+}
+
+fn work(jobs: &Receiver<Job>, slots: &Slots) {
+    while let Ok(job) = jobs.recv() {
+        let answer = carry_out(slots, job.session, job.command);
+        // The sender may be gone: a cancelled request. Its lease resets the session.
+        let _ = job.answer.send(answer);
+    }
+}
+
+fn carry_out(slots: &Slots, id: SessionId, command: Command) -> Answer {
+    let Some(slot) = lock(&slots.slots).get(&id).cloned() else { return Err(DatabaseError::Closed) };
+    let closes = command == Command::Close;
+    let mut open = lock(&slot.open);
+    let answer = catch_unwind(AssertUnwindSafe(|| apply(&slot, &mut open, command)))
+        .unwrap_or_else(|_| Err(DatabaseError::Storage("the database thread panicked".to_owned())));
+    if closes || answer.as_ref().is_err_and(|error| !error.session_is_usable()) {
+        *open = None;
+        drop(open);
+        lock(&slots.slots).remove(&id);
+    }
+    answer
+}
+
+fn apply(slot: &Slot, open: &mut Option<OpenSession>, command: Command) -> Answer {
+    slot.cancelled.store(false, Ordering::Relaxed);
+    match command {
+        Command::Create { path } => session::create(&path).map(|()| Reply::Done),
+        Command::Open { path, profile, bytes_max } => {
+            let opening = Opening { path, profile, bytes_max };
+            let mut account = Session::account(profile);
+            let session = on_account(&mut account, || Session::open(opening, slot.cancelled.clone()))?;
+            *open = Some(OpenSession { session, account });
+            Ok(Reply::Done)
+        }
+        Command::Close => {
+            if let Some(OpenSession { session, mut account }) = open.take() {
+                on_account(&mut account, || drop(session));
+            }
+            Ok(Reply::Done)
+        }
+        command => {
+            let OpenSession { session, account } = open.as_mut().ok_or(DatabaseError::Closed)?;
+            let mut answer = on_account(account, || apply_open(session, command));
+            if let Ok(Reply::Executed(executed)) = &mut answer {
+                executed.memory_bytes = u64::try_from(account.used).unwrap_or(0);
+            }
+            answer
+        }
+    }
+}
+
+fn apply_open(session: &mut Session, command: Command) -> Answer {
+    match command {
+        Command::Execute { sql, parameters, time_max, may_write, first_of_lease, in_transaction } => {
+            if first_of_lease {
+                session.forget_earlier_lease();
+            }
+            session.execute(Request { sql, parameters, time_max, may_write, in_transaction })
+        }
+        Command::Batch { statements } => session.batch(&statements),
+        Command::Rollback => session.rollback().map(|()| Reply::Done),
+        Command::Reset => session.reset().map(|()| Reply::Done),
+        Command::Checkpoint => session.checkpoint().map(|complete| Reply::Checkpointed { complete }),
+        Command::Create { .. } | Command::Open { .. } | Command::Close => Err(DatabaseError::Closed),
+    }
+}

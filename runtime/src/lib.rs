@@ -1,0 +1,5 @@
+//! Dormouse.
+pub mod database;
+pub mod limits;
+pub mod name;
+pub mod tenant;

@@ -1,0 +1,118 @@
+//! Every bound of the node, in one place: what is fixed, and the default of what an operator can set.
+//!
+//! The unit is in the name. A bound that an operator can set appears in [`crate::config`] under the same name in
+//! lower case.
+
+use std::time::Duration;
+
+/// Largest request body. Akamai and Fly replay accept less; a webhook rarely has more than 1 MB.
+pub const BODY_BYTES_MAX: u64 = 10 << 20;
+/// Most header fields of a request.
+pub const HEADERS_MAX: usize = 100;
+/// Largest sum of header names and values of a request.
+pub const HEADER_BYTES_MAX: usize = 32 << 10;
+/// What hyper itself may buffer of a request head; beyond it hyper answers 431 before the edge sees the request.
+pub const HEAD_BUFFER_BYTES: usize = 64 << 10;
+/// How long a client may take to send a request head, or to stay silent between two requests.
+pub const HEADER_READ_TIME_MAX: Duration = Duration::from_secs(10);
+/// Open connections on the public listener.
+pub const CONNECTIONS_MAX: u32 = 4_096;
+/// Connections on the admin listener: an operator and a scraper or two.
+pub const ADMIN_CONNECTIONS_MAX: u32 = 64;
+
+/// Guests that run at the same time on the node, and so the slots of the instance pool.
+pub const CONCURRENCY_MAX: u32 = 512;
+/// Guests of one tenant that run at the same time: an eighth of the node.
+pub const TENANT_CONCURRENCY_MAX: u32 = 64;
+/// How long a request waits for its turn before it is told that the node or its tenant is busy.
+pub const TURN_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Requests that wait for their turn, for each one that may run.
+pub const WAITERS_PER_TURN: usize = 4;
+
+/// Linear memory of one guest. The figure of Fastly, Akamai and Cloudflare.
+pub const MEMORY_BYTES_MAX: u64 = 128 << 20;
+/// CPU time of one request.
+pub const CPU_TIME_MAX: Duration = Duration::from_secs(1);
+/// Time from a request's arrival to the end of its response.
+pub const WALL_TIME_MAX: Duration = Duration::from_secs(30);
+/// Table elements of one guest. rustc's guests have a few hundred, a Python interpreter some ten thousand.
+pub const TABLE_ELEMENTS_MAX: usize = 100_000;
+/// Core instances, memories and tables inside one component: adapters and shims make several of one program.
+pub const CORE_INSTANCES_PER_COMPONENT: u32 = 32;
+/// Memories inside one component.
+pub const MEMORIES_PER_COMPONENT: u32 = 4;
+/// Tables inside one component.
+pub const TABLES_PER_COMPONENT: u32 = 16;
+/// Host memory that one host call may take to lift a guest's arguments. wasmtime's own default is 128 MiB.
+pub const HOSTCALL_BYTES_MAX: usize = 16 << 20;
+/// Resource handles (requests, streams, connections) that one guest may hold. wasmtime's default is 1,000,000.
+pub const RESOURCES_MAX: usize = 10_000;
+/// Random bytes that one call may ask for.
+pub const RANDOM_BYTES_MAX: u64 = 1 << 20;
+/// What a guest may write to stdout and stderr together in one request; the rest is dropped and said so.
+pub const LOG_BYTES_MAX: usize = 64 << 10;
+/// Longest log line of a guest; a longer one is broken.
+pub const LOG_LINE_BYTES_MAX: usize = 8 << 10;
+/// How often running guests are pre-empted, so that one cannot hold a worker thread.
+pub const EPOCH_TICK: Duration = Duration::from_millis(10);
+/// Stack of one guest, host calls included; wasmtime keeps 512 KiB of it for the guest.
+pub const STACK_BYTES: usize = 1 << 20;
+/// Bytes that a freed slot of the pool keeps for its next guest: zeroing them costs less than unmapping them.
+pub const MEMORY_KEPT_BYTES: usize = 512 << 10;
+/// The same for a slot's table.
+pub const TABLE_KEPT_BYTES: usize = 32 << 10;
+/// The same for a slot's stack.
+pub const STACK_KEPT_BYTES: usize = 32 << 10;
+
+/// Largest component that can be uploaded. A Python guest has 18 MB.
+pub const COMPONENT_BYTES_MAX: u64 = 64 << 20;
+/// CPU time that compiling one component may take, in its own process.
+pub const COMPILE_CPU_TIME_MAX: Duration = Duration::from_secs(120);
+/// Address space that compiling one component may take, in its own process.
+pub const COMPILE_BYTES_MAX: u64 = 4 << 30;
+/// Components that are compiled at the same time.
+pub const COMPILES_MAX: usize = 1;
+/// Mapped components.
+pub const COMPONENTS_MAX: usize = 256;
+/// How long a component stays mapped after its last request.
+pub const COMPONENT_PARK_TIME_MAX: Duration = Duration::from_secs(30);
+/// Remembered addresses: tenant and function to component and database.
+pub const ROUTES_MAX: usize = 8_192;
+
+/// Connections of one tenant's database that are open at the same time.
+pub const SESSIONS_PER_TENANT: u32 = 4;
+/// Open database connections of the node. Each takes up to three descriptors.
+pub const SESSIONS_MAX: u32 = 1_024;
+/// Threads that run SQL. More than cores, because they wait for the disk.
+pub const DATABASE_THREADS: u32 = 16;
+/// Stack of a database thread: SQLite's parser and its expression walkers recurse.
+pub const DATABASE_STACK_BYTES: usize = 4 << 20;
+/// How long a database handle stays open after its last request.
+pub const PARK_TIME_MAX: Duration = Duration::from_secs(2);
+/// Memory of all parked handles.
+pub const PARK_MEMORY_BYTES_MAX: u64 = 32 << 20;
+/// Running time of one SQL statement.
+pub const STATEMENT_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a request may hold its tenant's write transaction open.
+pub const TRANSACTION_HELD_MAX: Duration = Duration::from_secs(5);
+/// How long a statement waits for its tenant's one writer permit.
+pub const WRITER_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Rows of one statement, buffered. Spin's figure is 128 MiB.
+pub const RESULT_BYTES_MAX: usize = 16 << 20;
+/// Size of one tenant's database file.
+pub const DATABASE_BYTES_MAX: u64 = 1 << 30;
+/// Page size of a tenant's database, fixed when it is made.
+pub const DATABASE_PAGE_BYTES: u32 = 4_096;
+/// WAL of a tenant that never rests: beyond it the room checkpoints beside the requests.
+pub const WAL_BYTES_MAX: u64 = 4 << 20;
+/// `open` calls of one guest. Spin's figure.
+pub const OPENS_PER_GUEST: u32 = 256;
+/// Checkpoints and closes that run at the same time, off the path of requests.
+pub const EVICTIONS_AT_ONCE: usize = 4;
+
+/// How long a drain waits for requests in flight before it cancels them. Below Fly's `kill_timeout`.
+pub const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
+/// How often parked handles and mapped components are looked over.
+pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(250);
+/// Descriptors that are neither connections nor databases: libraries, logs, listeners, the compiler's pipes.
+pub const DESCRIPTORS_RESERVED: u64 = 256;

@@ -1,0 +1,60 @@
+//! Where databases lie: `<folder>/<2 hex>/<tenant id>/<environment id>/<generation>.db`.
+
+use std::path::{Path, PathBuf};
+
+use super::DatabaseKey;
+use crate::name::Id;
+
+fn tenant_folder(folder: &Path, tenant: &Id) -> PathBuf {
+    let shard = tenant.as_str().get(..2).unwrap_or_default();
+    folder.join(shard).join(tenant.as_str())
+}
+
+pub(super) fn path(folder: &Path, key: &DatabaseKey) -> PathBuf {
+    tenant_folder(folder, &key.tenant)
+        .join(key.environment.as_str())
+        .join(format!("{}.db", key.generation))
+}
+
+fn key_of_wal(path: &Path) -> Option<DatabaseKey> {
+    let generation = path.file_name()?.to_str()?.strip_suffix(".db-wal")?.parse().ok()?;
+    let mut folders = path.ancestors().skip(1).filter_map(|folder| folder.file_name()?.to_str());
+    let environment = Id::parse(folders.next()?)?;
+    let tenant = Id::parse(folders.next()?)?;
+    Some(DatabaseKey { tenant, environment, generation })
+}
+
+/// The databases under `folder` whose WAL holds bytes.
+pub(super) fn leftover_wals(folder: &Path) -> Vec<DatabaseKey> {
+    let children = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten();
+    children(folder)
+        .flat_map(|shard| children(&shard.path()))
+        .flat_map(|tenant| children(&tenant.path()))
+        .flat_map(|environment| children(&environment.path()))
+        .filter(|file| file.metadata().is_ok_and(|metadata| metadata.len() > 0))
+        .filter_map(|file| key_of_wal(&file.path()))
+        .collect()
+}
+
+/// Removes all files of a tenant; none left is fine.
+pub(super) async fn remove_tenant(folder: &Path, tenant: &Id) -> std::io::Result<()> {
+    match tokio::fs::remove_dir_all(tenant_folder(folder, tenant)).await {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wal_names_its_database() -> Result<(), getrandom::Error> {
+        let key = DatabaseKey { tenant: Id::random()?, environment: Id::random()?, generation: 7 };
+        let mut wal = path(Path::new("/data/tenants"), &key).into_os_string();
+        wal.push("-wal");
+        assert_eq!(key_of_wal(Path::new(&wal)), Some(key));
+        assert_eq!(key_of_wal(Path::new("/data/tenants/ab/x/y/1.db-wal")), None);
+        Ok(())
+    }
+}

@@ -1,0 +1,262 @@
+//! A lease: the right of one request to its tenant's database, and the session it uses.
+//!
+//! Everything a request does goes through its one session, so `last_insert_rowid()`, temporary objects and
+//! transactions are its own. A lease that is dropped, at the end or in the middle, leaves nothing behind: what runs
+//! is stopped, what is open is rolled back, and the session is parked or closed.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::writer::Writer;
+use super::{DatabaseKey, Session, Shared, Tenant, park};
+use crate::database::{Command, DatabaseError, Executed, Reply, Rows, Value};
+use crate::limits;
+
+type Answer = Result<Reply, DatabaseError>;
+
+/// The right of one request to a database.
+pub struct Lease {
+    shared: Arc<Shared>,
+    key: DatabaseKey,
+    held: Option<Held>,
+    changes: u64,
+    last_insert_rowid: i64,
+}
+
+/// What a lease holds once it has opened its database.
+struct Held {
+    tenant: Arc<Tenant>,
+    session: Session,
+    turn: OwnedSemaphorePermit,
+    writer: Option<Writer>,
+    /// The answer to the command under way, so that a lease dropped in the middle can wait for it.
+    outstanding: Option<oneshot::Receiver<Answer>>,
+    is_open: bool,
+    is_fresh: bool,
+    in_transaction: bool,
+    needs_reset: bool,
+}
+
+impl Lease {
+    pub(super) fn new(shared: Arc<Shared>, key: DatabaseKey) -> Self {
+        Self { shared, key, held: None, changes: 0, last_insert_rowid: 0 }
+    }
+
+    /// Opens the database, or joins the session that the lease already has.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub async fn open(&mut self) -> Result<(), DatabaseError> {
+        if self.held.as_ref().is_some_and(|held| held.is_open) {
+            return Ok(());
+        }
+        let tenant = self.shared.tenant(&self.key);
+        let turn = tenant.turns.clone().acquire_owned().await.map_err(|_| DatabaseError::Closed)?;
+        if let Some(session) = tenant.take_idle() {
+            self.held = Some(Held::new(tenant, session, turn, true));
+            return Ok(());
+        }
+        let handle = park::take_handle(&self.shared).await?;
+        let id = self.shared.database.new_session();
+        let session = Session { id, memory_bytes: 0, used: Instant::now(), _handle: handle };
+        let held = self.held.insert(Held::new(tenant, session, turn, false));
+        held.call(&self.shared, self.shared.open_command(&self.key)).await?;
+        held.is_open = true;
+        Ok(())
+    }
+
+    /// Runs the first statement of `sql`.
+    ///
+    /// # Errors
+    /// When the statement fails, is refused or takes too long; nothing of it is kept then.
+    pub async fn execute(&mut self, sql: String, parameters: Vec<Value>) -> Result<Rows, DatabaseError> {
+        self.open().await?;
+        let held = self.held.as_mut().ok_or(DatabaseError::Closed)?;
+        held.refuse_after_expiry(&self.shared).await?;
+        if held.writer.is_none() && looks_like_a_write(&sql) {
+            held.take_writer().await?;
+        }
+        let executed = match held.try_execute(&self.shared, sql, parameters).await? {
+            Reply::Executed(executed) => executed,
+            Reply::NeedsWriter { sql, parameters } => {
+                held.take_writer().await?;
+                match held.try_execute(&self.shared, sql, parameters).await? {
+                    Reply::Executed(executed) => executed,
+                    Reply::NeedsWriter { .. } | Reply::Done | Reply::Checkpointed { .. } => {
+                        return Err(DatabaseError::Closed);
+                    }
+                }
+            }
+            Reply::Done | Reply::Checkpointed { .. } => return Err(DatabaseError::Closed),
+        };
+        self.changes = executed.changes;
+        self.last_insert_rowid = executed.last_insert_rowid;
+        held.settle(&self.shared, &executed).await;
+        executed.outcome
+    }
+
+    /// Rows that the latest INSERT, UPDATE or DELETE of this lease changed.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Row id of the latest INSERT of this lease; 0 before the first.
+    #[must_use]
+    pub fn last_insert_rowid(&self) -> i64 {
+        self.last_insert_rowid
+    }
+
+    /// Says that the WAL may hold something, so that it is copied when the lease ends.
+    pub(super) fn wal_is_dirty(&mut self) {
+        if let Some(held) = &self.held {
+            held.tenant.note_wal(0);
+        }
+    }
+}
+
+/// Whether a statement will want the writer permit, by its first word. A wrong guess costs a message, nothing else.
+fn looks_like_a_write(sql: &str) -> bool {
+    let word: String = sql.trim_start().chars().take_while(char::is_ascii_alphabetic).collect();
+    ["INSERT", "UPDATE", "DELETE", "REPLACE", "CREATE", "DROP", "ALTER"]
+        .iter()
+        .any(|write| word.eq_ignore_ascii_case(write))
+}
+
+impl Held {
+    fn new(tenant: Arc<Tenant>, session: Session, turn: OwnedSemaphorePermit, is_open: bool) -> Self {
+        Self {
+            tenant,
+            session,
+            turn,
+            writer: None,
+            outstanding: None,
+            is_open,
+            is_fresh: true,
+            in_transaction: false,
+            needs_reset: false,
+        }
+    }
+
+    async fn call(&mut self, shared: &Shared, command: Command) -> Answer {
+        let answer = self.outstanding.insert(shared.database.send(self.session.id, command)).await;
+        self.outstanding = None;
+        let answer = answer.unwrap_or(Err(DatabaseError::Closed));
+        if let Err(error) = &answer
+            && !error.session_is_usable()
+        {
+            self.is_open = false;
+            tracing::error!(database = ?self.tenant.key, %error, "a tenant's database failed");
+        }
+        answer
+    }
+
+    async fn try_execute(&mut self, shared: &Shared, sql: String, parameters: Vec<Value>) -> Answer {
+        let command = Command::Execute {
+            sql,
+            parameters,
+            time_max: shared.policy.statement_time_max,
+            may_write: self.writer.is_some(),
+            first_of_lease: std::mem::take(&mut self.is_fresh),
+            in_transaction: self.in_transaction,
+        };
+        self.call(shared, command).await
+    }
+
+    fn park(self) {
+        // The turn ends first: the evictor leaves the WAL of a tenant alone while a turn is taken.
+        drop(self.turn);
+        park::park(&self.tenant, self.session);
+    }
+
+    async fn take_writer(&mut self) -> Result<(), DatabaseError> {
+        let permit = self.tenant.writer.clone().acquire_owned();
+        let permit = tokio::time::timeout(limits::WRITER_WAIT_MAX, permit).await.map_err(|_| {
+            let seconds = limits::WRITER_WAIT_MAX.as_secs();
+            DatabaseError::Statement(format!("database is locked: other requests wrote for {seconds} s"))
+        })?;
+        self.writer = Some(Writer::new(permit.map_err(|_| DatabaseError::Closed)?));
+        Ok(())
+    }
+
+    /// Takes over how a statement left the session.
+    async fn settle(&mut self, shared: &Shared, executed: &Executed) {
+        self.needs_reset = executed.needs_reset;
+        self.in_transaction = executed.in_transaction;
+        self.session.memory_bytes = executed.memory_bytes;
+        let Some(writer) = self.writer.as_mut() else { return };
+        self.tenant.note_wal(executed.wal_bytes);
+        if executed.in_transaction {
+            writer.start_clock(&shared.database, self.session.id, shared.policy.transaction_held_max);
+        } else {
+            self.release_writer().await;
+        }
+    }
+
+    /// Lets the next writer in. When the clock was faster, waits until it has rolled back.
+    async fn release_writer(&mut self) {
+        if let Some(Err(expired)) = self.writer.take().map(Writer::into_permit) {
+            expired.rolled_back().await;
+            self.in_transaction = false;
+        }
+    }
+
+    async fn refuse_after_expiry(&mut self, shared: &Shared) -> Result<(), DatabaseError> {
+        if !self.writer.as_ref().is_some_and(Writer::is_expired) {
+            return Ok(());
+        }
+        self.release_writer().await;
+        Err(DatabaseError::TimedOut(format!(
+            "the transaction was open for more than {} ms and was rolled back",
+            shared.policy.transaction_held_max.as_millis()
+        )))
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        // A writer that is still here means an open transaction, or a request cancelled in the middle.
+        let is_clean = held.is_open && held.outstanding.is_none() && !held.needs_reset && held.writer.is_none();
+        if is_clean && !held.tenant.checkpoint_is_due() {
+            held.park();
+        } else {
+            tokio::spawn(put_in_order(self.shared.clone(), held));
+        }
+    }
+}
+
+/// Ends a lease that left something behind: waits for what runs, rolls back, resets, and parks the session.
+async fn put_in_order(shared: Arc<Shared>, mut held: Held) {
+    if let Some(outstanding) = held.outstanding.take() {
+        shared.database.cancel(held.session.id);
+        let answer = outstanding.await.unwrap_or(Err(DatabaseError::Closed));
+        held.is_open = answer.is_ok();
+        held.needs_reset = true;
+        held.tenant.note_wal(0);
+    }
+    let permit = match held.writer.take().map(Writer::into_permit) {
+        Some(Err(expired)) => {
+            expired.rolled_back().await;
+            None
+        }
+        Some(Ok(permit)) => permit,
+        None => None,
+    };
+    let id = held.session.id;
+    if held.is_open && held.needs_reset {
+        held.is_open = shared.database.call(id, Command::Reset).await.is_ok();
+    }
+    drop(permit);
+    if held.is_open && held.tenant.checkpoint_is_due() {
+        held.is_open = held.tenant.checkpoint(id).await.is_ok();
+    }
+    if held.is_open {
+        held.park();
+    } else {
+        // A session that failed is closed already; this frees the number of one that never opened.
+        let _ = shared.database.call(id, Command::Close).await;
+    }
+}

@@ -1,0 +1,291 @@
+//! The tenant room: each tenant's database, open while requests use it and gone soon after.
+//!
+//! ```text
+//!            lease opens                    last lease ends
+//!  Closed ───────────────▶ Leased ◀──────────────────────────▶ Parked
+//!    ▲                                  next lease                │
+//!    │            checkpointed, closed                            │ park time over, or memory short
+//!    └─────────────────────────── Closing ◀───────────────────────┘
+//! ```
+//!
+//! The states are where a tenant's sessions are: nowhere ([`State::Closed`]), with leases, in the parking lot, or
+//! with the evictor. A [`Lease`] owns one session; dropping it rolls back what is open and parks the session. One
+//! writer permit per tenant, taken in order, stands before every statement that writes; checkpoints take it too.
+//!
+//! Nothing outside this room knows that a database is a file.
+
+mod files;
+mod lease;
+mod park;
+mod writer;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub use lease::Lease;
+
+use crate::database::{Command, Database, DatabaseError, Profile, SessionId};
+use crate::limits;
+use crate::name::Id;
+use park::ParkingLot;
+
+/// Which database: one generation of one environment of one tenant. Ids are never reused, so neither is this.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct DatabaseKey {
+    /// The tenant.
+    pub tenant: Id,
+    /// Its environment.
+    pub environment: Id,
+    /// The current file of the environment; a restore or an import writes a new one.
+    pub generation: u64,
+}
+
+/// What an operator can set about tenants' databases.
+#[derive(Debug, Clone)]
+pub struct TenantPolicy {
+    /// How long a handle stays open after its last request; zero closes it at once.
+    pub park_time_max: Duration,
+    /// Memory of all parked handles, in bytes.
+    pub park_memory_bytes_max: u64,
+    /// Connections of one tenant's database.
+    pub sessions_per_tenant: u32,
+    /// Connections of the node.
+    pub sessions_max: u32,
+    /// Running time of one statement.
+    pub statement_time_max: Duration,
+    /// How long a write transaction may be held open.
+    pub transaction_held_max: Duration,
+    /// Size of one database file.
+    pub database_bytes_max: u64,
+}
+
+/// Where a tenant's sessions are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Nowhere: the tenant is a file and nothing in memory.
+    Closed,
+    /// With at least one request.
+    Leased,
+    /// In the parking lot, or on their way out of it.
+    Parked,
+}
+
+/// The databases of all tenants.
+#[derive(Clone)]
+pub struct Tenants(Arc<Shared>);
+
+struct Shared {
+    folder: PathBuf,
+    database: Database,
+    policy: TenantPolicy,
+    present: Mutex<HashMap<DatabaseKey, Weak<Tenant>>>,
+    lot: ParkingLot,
+    /// One permit for each session that may be open on the node.
+    handles: Arc<Semaphore>,
+}
+
+/// A tenant that is not idle: some lease, parked session or eviction holds it.
+struct Tenant {
+    key: DatabaseKey,
+    shared: Arc<Shared>,
+    /// One permit for each session that the tenant may have in use.
+    turns: Arc<Semaphore>,
+    writer: Arc<Semaphore>,
+    idle: Mutex<Vec<Session>>,
+    /// Whether the WAL may hold something that the database file does not.
+    wal_is_dirty: AtomicBool,
+    wal_bytes: AtomicU64,
+    is_in_lot: AtomicBool,
+}
+
+/// An open session and its share of the node's handles.
+struct Session {
+    id: SessionId,
+    memory_bytes: u64,
+    used: Instant,
+    _handle: OwnedSemaphorePermit,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Tenants {
+    /// The tenants whose files lie under `folder`. Starts the evictor on the current tokio runtime.
+    #[must_use]
+    pub fn new(folder: PathBuf, database: Database, policy: TenantPolicy) -> Self {
+        let handles = Arc::new(Semaphore::new(policy.sessions_max as usize));
+        let lot = ParkingLot::new(policy.park_time_max, policy.park_memory_bytes_max);
+        let shared = Arc::new(Shared { folder, database, policy, present: Mutex::default(), lot, handles });
+        park::start_evictor(&shared);
+        Self(shared)
+    }
+
+    /// The right to use a database for one request. Nothing is opened until it is used.
+    #[must_use]
+    pub fn lease(&self, key: DatabaseKey) -> Lease {
+        Lease::new(self.0.clone(), key)
+    }
+
+    /// Makes an empty database. The file and its folders are on disk when this returns.
+    ///
+    /// # Errors
+    /// When the files cannot be written, or the database exists.
+    pub async fn create(&self, key: &DatabaseKey) -> Result<(), DatabaseError> {
+        let database = &self.0.database;
+        let session = database.new_session();
+        let answer = database.call(session, Command::Create { path: self.0.path(key) }).await;
+        // Closing a session that made a file frees its number, nothing else.
+        let _ = database.call(session, Command::Close).await;
+        answer.map(|_| ())
+    }
+
+    /// Closes what is parked of a tenant and removes its files. The caller has made sure that no new lease comes.
+    ///
+    /// # Errors
+    /// When the files cannot be removed.
+    pub async fn remove(&self, keys: &[DatabaseKey]) -> std::io::Result<()> {
+        for key in keys {
+            let tenant = lock(&self.0.present).get(key).and_then(Weak::upgrade);
+            if let Some(tenant) = tenant {
+                park::close_idle(&tenant).await;
+            }
+        }
+        match keys.first() {
+            Some(key) => files::remove_tenant(&self.0.folder, &key.tenant).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Copies WALs that an earlier process left behind into their databases, off the path of requests.
+    pub async fn sweep_leftovers(&self) {
+        let folder = self.0.folder.clone();
+        let leftovers = tokio::task::spawn_blocking(move || files::leftover_wals(&folder)).await;
+        for key in leftovers.unwrap_or_default() {
+            let mut lease = self.lease(key);
+            match lease.open().await {
+                Ok(()) => lease.wal_is_dirty(),
+                Err(error) => tracing::error!(%error, "a write-ahead log left by an earlier run cannot be read"),
+            }
+        }
+    }
+
+    /// Closes everything that is parked, and waits until nothing is open. Requests have ended before.
+    pub async fn close(&self) {
+        self.0.lot.close_all();
+        let _ = self.0.handles.acquire_many(self.0.policy.sessions_max).await;
+    }
+
+    /// Open sessions, and how many of them are parked, and the memory of those in bytes.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        let (parked, parked_bytes) = self.0.lot.figures();
+        let open = self.0.policy.sessions_max as usize - self.0.handles.available_permits();
+        Figures { open: open as u64, parked, parked_bytes, present: lock(&self.0.present).len() as u64 }
+    }
+
+    /// Where a tenant's sessions are.
+    #[must_use]
+    pub fn state(&self, key: &DatabaseKey) -> State {
+        match lock(&self.0.present).get(key).and_then(Weak::upgrade) {
+            None => State::Closed,
+            Some(tenant) if tenant.is_leased() => State::Leased,
+            Some(_) => State::Parked,
+        }
+    }
+}
+
+/// What of the tenants is in memory now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Figures {
+    /// Open sessions.
+    pub open: u64,
+    /// Parked sessions.
+    pub parked: u64,
+    /// Memory of the parked sessions, in bytes.
+    pub parked_bytes: u64,
+    /// Tenants with a lease, a parked session or an eviction under way.
+    pub present: u64,
+}
+
+impl Shared {
+    fn path(&self, key: &DatabaseKey) -> PathBuf {
+        files::path(&self.folder, key)
+    }
+
+    fn tenant(self: &Arc<Self>, key: &DatabaseKey) -> Arc<Tenant> {
+        let mut present = lock(&self.present);
+        if let Some(tenant) = present.get(key).and_then(Weak::upgrade) {
+            return tenant;
+        }
+        let tenant = Arc::new(Tenant {
+            key: key.clone(),
+            shared: self.clone(),
+            turns: Arc::new(Semaphore::new(self.policy.sessions_per_tenant as usize)),
+            writer: Arc::new(Semaphore::new(1)),
+            idle: Mutex::default(),
+            wal_is_dirty: AtomicBool::new(false),
+            wal_bytes: AtomicU64::new(0),
+            is_in_lot: AtomicBool::new(false),
+        });
+        present.insert(key.clone(), Arc::downgrade(&tenant));
+        tenant
+    }
+
+    fn open_command(&self, key: &DatabaseKey) -> Command {
+        Command::Open {
+            path: self.path(key),
+            profile: Profile::Tenant,
+            bytes_max: self.policy.database_bytes_max,
+        }
+    }
+}
+
+impl Tenant {
+    fn take_idle(&self) -> Option<Session> {
+        let session = lock(&self.idle).pop()?;
+        self.shared.lot.leave(&session);
+        Some(session)
+    }
+
+    fn is_leased(&self) -> bool {
+        self.turns.available_permits() < self.shared.policy.sessions_per_tenant as usize
+    }
+
+    fn note_wal(&self, bytes: u64) {
+        self.wal_is_dirty.store(true, Ordering::Release);
+        self.wal_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    fn checkpoint_is_due(&self) -> bool {
+        self.wal_bytes.load(Ordering::Relaxed) > limits::WAL_BYTES_MAX
+    }
+
+    /// Copies the WAL into the database while no other session writes.
+    async fn checkpoint(&self, session: SessionId) -> Result<(), DatabaseError> {
+        let _permit = self.writer.acquire().await;
+        self.wal_is_dirty.store(false, Ordering::Release);
+        let answer = self.shared.database.call(session, Command::Checkpoint).await;
+        if answer == Ok(crate::database::Reply::Checkpointed { complete: true }) {
+            self.wal_bytes.store(0, Ordering::Relaxed);
+        } else {
+            self.wal_is_dirty.store(true, Ordering::Release);
+        }
+        answer.map(|_| ())
+    }
+}
+
+impl Drop for Tenant {
+    fn drop(&mut self) {
+        let mut present = lock(&self.shared.present);
+        // A lease may have put a new entry in this one's place since its last owner let go.
+        if present.get(&self.key).is_some_and(|entry| entry.strong_count() == 0) {
+            present.remove(&self.key);
+        }
+    }
+}

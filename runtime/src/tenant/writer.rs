@@ -1,0 +1,88 @@
+//! The writer permit of a tenant, while one lease holds it, and the clock that ends a transaction held too long.
+//!
+//! ```text
+//!         hold                 release (autocommit, COMMIT, end of the lease)
+//!  Free ────────▶ Held ────────────────────────────────────────────────────────▶ Free
+//!                  │ transaction_held_max passes
+//!                  ▼
+//!               Expired ── rolled back by the clock, then the permit is free ──▶ Free
+//! ```
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinHandle;
+
+use super::lock;
+use crate::database::{Command, Database, SessionId};
+
+enum Holding {
+    Held(OwnedSemaphorePermit),
+    Expired,
+    Released,
+}
+
+/// The permit, held by one lease.
+pub(super) struct Writer {
+    holding: Arc<Mutex<Holding>>,
+    clock: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    pub(super) fn new(permit: OwnedSemaphorePermit) -> Self {
+        Self { holding: Arc::new(Mutex::new(Holding::Held(permit))), clock: None }
+    }
+
+    /// Starts the clock, once: from now the transaction may stay open for `held_max`.
+    pub(super) fn start_clock(&mut self, database: &Database, session: SessionId, held_max: Duration) {
+        if self.clock.is_some() {
+            return;
+        }
+        let (holding, database) = (self.holding.clone(), database.clone());
+        self.clock = Some(tokio::spawn(async move {
+            tokio::time::sleep(held_max).await;
+            let permit = match std::mem::replace(&mut *lock(&holding), Holding::Expired) {
+                Holding::Held(permit) => permit,
+                Holding::Expired | Holding::Released => return,
+            };
+            database.cancel(session);
+            // A session that cannot be rolled back is closed by its thread, and that rolls back as well.
+            let _ = database.call(session, Command::Rollback).await;
+            drop(permit);
+        }));
+    }
+
+    /// Stops the clock and hands out the permit; whoever drops that lets the next writer in. `Err` when the clock was
+    /// faster: the caller must wait for it before it uses the session again.
+    pub(super) fn into_permit(self) -> Result<Option<OwnedSemaphorePermit>, Expired> {
+        match std::mem::replace(&mut *lock(&self.holding), Holding::Released) {
+            Holding::Expired => Err(Expired(self.clock)),
+            Holding::Released => Ok(None),
+            Holding::Held(permit) => {
+                if let Some(clock) = self.clock {
+                    clock.abort();
+                }
+                Ok(Some(permit))
+            }
+        }
+    }
+
+    /// Whether the clock has ended the transaction.
+    pub(super) fn is_expired(&self) -> bool {
+        matches!(*lock(&self.holding), Holding::Expired)
+    }
+}
+
+/// A transaction that its clock is rolling back, or has.
+pub(super) struct Expired(Option<JoinHandle<()>>);
+
+impl Expired {
+    /// Waits until the transaction is rolled back.
+    pub(super) async fn rolled_back(self) {
+        if let Some(clock) = self.0 {
+            // The clock neither panics nor is aborted once it has expired.
+            let _ = clock.await;
+        }
+    }
+}

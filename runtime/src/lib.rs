@@ -1,5 +1,33 @@
-//! Dormouse.
+//! Dormouse: a serverless function runtime for one box.
+//!
+//! A request is data that walks through rooms in one direction. These are the rooms, in the order in which a request
+//! meets them; [`edge`] is the corridor that names them.
+
+pub mod listener;
+
+pub mod edge;
+
+pub mod routing;
+
+pub mod admission;
+
+pub mod catalog;
+
+pub mod tenant;
+
 pub mod database;
+
+pub mod sandbox;
+
+// Beside the corridor.
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod node;
+pub mod telemetry;
+pub mod toolchain;
+
+// The vocabulary that all rooms share.
 pub mod limits;
 pub mod name;
-pub mod tenant;
+pub mod problem;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::DatabaseKey;
+use super::{DatabaseKey, Size};
 use crate::name::Id;
 
 fn tenant_folder(folder: &Path, tenant: &Id) -> PathBuf {
@@ -34,6 +34,12 @@ pub(super) fn leftover_wals(folder: &Path) -> Vec<DatabaseKey> {
         .filter(|file| file.metadata().is_ok_and(|metadata| metadata.len() > 0))
         .filter_map(|file| key_of_wal(&file.path()))
         .collect()
+}
+
+/// Size of a database's files; a file that is not there has none. Nothing is opened.
+pub(super) async fn size(database: &Path) -> Size {
+    let bytes = async |path: &Path| tokio::fs::metadata(path).await.map_or(0, |metadata| metadata.len());
+    Size { bytes: bytes(database).await, wal_bytes: bytes(&database.with_extension("db-wal")).await }
 }
 
 /// Removes all files of a tenant; none left is fine.

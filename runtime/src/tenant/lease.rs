@@ -91,8 +91,11 @@ impl Lease {
             }
             Reply::Done | Reply::Checkpointed { .. } => return Err(DatabaseError::Closed),
         };
-        self.changes = executed.changes;
-        self.last_insert_rowid = executed.last_insert_rowid;
+        if held.writer.is_some() {
+            // A statement that only read leaves both as the session's earlier lease had them.
+            self.changes = executed.changes;
+            self.last_insert_rowid = executed.last_insert_rowid;
+        }
         held.settle(&self.shared, &executed).await;
         executed.outcome
     }

@@ -189,6 +189,11 @@ impl Tenants {
         Figures { open: open as u64, parked, parked_bytes, present: lock(&self.0.present).len() as u64 }
     }
 
+    /// Size of a database's files.
+    pub async fn size(&self, key: &DatabaseKey) -> Size {
+        files::size(&self.0.path(key)).await
+    }
+
     /// Where a tenant's sessions are.
     #[must_use]
     pub fn state(&self, key: &DatabaseKey) -> State {
@@ -198,6 +203,15 @@ impl Tenants {
             Some(_) => State::Parked,
         }
     }
+}
+
+/// Size of a database on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// The database file, in bytes.
+    pub bytes: u64,
+    /// Its write-ahead log, in bytes.
+    pub wal_bytes: u64,
 }
 
 /// What of the tenants is in memory now.

@@ -1,0 +1,8 @@
+//! The smallest function.
+
+use dormouse_sdk::function;
+
+#[function]
+fn hello() -> &'static str {
+    "Hello from Dormouse\n"
+}

@@ -1,0 +1,72 @@
+//! The `#[function]` attribute of `dormouse-sdk`.
+//!
+//! It turns one plain function into the component's `wasi:http/incoming-handler` export. All behaviour lives in
+//! `dormouse-sdk`, where it can be read and tested; this crate only checks the signature and names the function.
+
+use proc_macro::TokenStream;
+use proc_macro2::TokenStream as Tokens;
+use quote::quote;
+use syn::{Error, ItemFn, Result, Signature, parse_macro_input, spanned::Spanned};
+
+/// Makes a function the handler of this component.
+///
+/// The function takes the `Request`, or nothing when the answer does not depend on it (which spares reading it), and
+/// returns anything that is `IntoResponse`. A component has one handler.
+///
+/// ```ignore
+/// use dormouse_sdk::{Request, function};
+///
+/// #[function]
+/// fn handle(request: Request) -> String {
+///     format!("You asked for {}\n", request.uri().path())
+/// }
+/// ```
+#[proc_macro_attribute]
+pub fn function(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    let function = parse_macro_input!(item as ItemFn);
+    expand(arguments.into(), &function).unwrap_or_else(Error::into_compile_error).into()
+}
+
+fn expand(arguments: Tokens, function: &ItemFn) -> Result<Tokens> {
+    if !arguments.is_empty() {
+        return Err(Error::new(arguments.span(), "#[function] takes no arguments"));
+    }
+    check(&function.sig)?;
+    let name = &function.sig.ident;
+    let answer = if function.sig.inputs.is_empty() {
+        quote!(respond(response_out, #name()))
+    } else {
+        quote!(serve(request, response_out, #name))
+    };
+    Ok(quote! {
+        #function
+
+        const _: () = {
+            use ::dormouse_sdk::__private as sdk;
+
+            struct Function;
+
+            impl sdk::Guest for Function {
+                fn handle(request: sdk::IncomingRequest, response_out: sdk::ResponseOutparam) {
+                    sdk::#answer;
+                }
+            }
+
+            sdk::export!(Function with_types_in sdk::wasip2);
+        };
+    })
+}
+
+/// Refuses what could not work, at the place where it is written.
+fn check(signature: &Signature) -> Result<()> {
+    if let Some(keyword) = &signature.asyncness {
+        return Err(Error::new(keyword.span(), "#[function] handlers are not async"));
+    }
+    if !signature.generics.params.is_empty() {
+        return Err(Error::new(signature.generics.span(), "#[function] handlers are not generic"));
+    }
+    match signature.inputs.iter().nth(1) {
+        Some(second) => Err(Error::new(second.span(), "#[function] handlers take the Request, or nothing")),
+        None => Ok(()),
+    }
+}

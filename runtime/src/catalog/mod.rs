@@ -1,0 +1,159 @@
+//! The catalog: components by digest, compiled once, mapped from disk while they are used.
+//!
+//! It owns `data/artifacts`: `<sha256>.wasm` as uploaded, `<sha256>-<compatibility>.cwasm` as compiled, and beside
+//! that a keyed MAC, because mapping a compiled component is running its bytes. Nothing outside this room knows
+//! where components lie.
+
+mod artifact;
+mod compile;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OnceCell, Semaphore};
+
+pub use artifact::{Artifacts, Digest};
+pub use compile::compile_in_this_process;
+
+use crate::limits;
+use crate::sandbox::{Compiled, LinkError, Sandbox};
+
+/// Why a component cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// It is no component, or one that the node cannot run. The uploader's to mend.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Compiling it took more time or memory than it may.
+    #[error("{0}")]
+    TooCostly(String),
+    /// Files cannot be read or written, or are not what was written. The operator's to mend.
+    #[error("{0}")]
+    Storage(String),
+}
+
+impl From<std::io::Error> for CatalogError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Storage(error.to_string())
+    }
+}
+
+/// All components of the node.
+pub struct Catalog {
+    artifacts: Artifacts,
+    sandbox: Arc<Sandbox>,
+    compiler: PathBuf,
+    compiles: Semaphore,
+    mapped: Mutex<HashMap<Digest, Arc<Slot>>>,
+}
+
+struct Slot {
+    compiled: OnceCell<Arc<Compiled>>,
+    used: Mutex<Instant>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Catalog {
+    /// The catalog over a folder of artifacts. `compiler` is the program that compiles in a process of its own.
+    #[must_use]
+    pub fn new(artifacts: Artifacts, sandbox: Arc<Sandbox>, compiler: PathBuf) -> Self {
+        let compiles = Semaphore::new(limits::COMPILES_MAX);
+        Self { artifacts, sandbox, compiler, compiles, mapped: Mutex::default() }
+    }
+
+    /// The compiled component, from memory or mapped now.
+    ///
+    /// # Errors
+    /// When its files are gone or damaged.
+    pub async fn load(&self, digest: &Digest) -> Result<Arc<Compiled>, CatalogError> {
+        let slot = self.slot(digest);
+        let compiled = slot.compiled.get_or_try_init(|| self.map(digest)).await?;
+        *lock(&slot.used) = Instant::now();
+        Ok(compiled.clone())
+    }
+
+    /// Takes in an uploaded component: compiles it and makes sure that it can run. Kept only if it can.
+    ///
+    /// # Errors
+    /// When it cannot run here, or cannot be stored.
+    pub async fn admit(&self, component: Vec<u8>) -> Result<Digest, CatalogError> {
+        let (digest, component) = tokio::task::spawn_blocking(|| (Digest::of(&component), component))
+            .await
+            .map_err(|error| CatalogError::Storage(error.to_string()))?;
+        if self.artifacts.holds(&digest) {
+            self.load(&digest).await?;
+            return Ok(digest);
+        }
+        let upload = self.artifacts.stage(component).await?;
+        self.compile(upload.path(), &digest).await?;
+        match self.load(&digest).await {
+            Ok(_) => {
+                self.artifacts.keep(upload, &digest).await?;
+                Ok(digest)
+            }
+            Err(error) => {
+                lock(&self.mapped).remove(&digest);
+                self.artifacts.remove_compiled(&digest, self.sandbox.compatibility()).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn map(&self, digest: &Digest) -> Result<Arc<Compiled>, CatalogError> {
+        let compatibility = self.sandbox.compatibility();
+        if !self.artifacts.is_compiled(digest, compatibility) {
+            tracing::info!(component = %digest, "compiling for this version of the node");
+            self.compile(&self.artifacts.component_path(digest), digest).await?;
+        }
+        let path = self.artifacts.verified(digest, compatibility).await?;
+        let sandbox = self.sandbox.clone();
+        let linked = tokio::task::spawn_blocking(move || sandbox.link(&path))
+            .await
+            .map_err(|error| CatalogError::Storage(error.to_string()))?;
+        linked.map(Arc::new).map_err(|error| match error {
+            LinkError::Unsupported(reason) => CatalogError::Unsupported(reason),
+            LinkError::Unreadable(reason) => CatalogError::Storage(reason),
+        })
+    }
+
+    async fn compile(&self, component: &std::path::Path, digest: &Digest) -> Result<(), CatalogError> {
+        let _permit = self.compiles.acquire().await;
+        let output = self.artifacts.unfinished()?;
+        compile::compile(&self.compiler, component, output.path()).await?;
+        self.artifacts.keep_compiled(output, digest, self.sandbox.compatibility()).await?;
+        Ok(())
+    }
+
+    fn slot(&self, digest: &Digest) -> Arc<Slot> {
+        let mut mapped = lock(&self.mapped);
+        if let Some(slot) = mapped.get(digest) {
+            return slot.clone();
+        }
+        if mapped.len() >= limits::COMPONENTS_MAX {
+            let oldest = mapped.iter().min_by_key(|(_, slot)| *lock(&slot.used)).map(|(digest, _)| digest.clone());
+            if let Some(oldest) = oldest {
+                mapped.remove(&oldest);
+            }
+        }
+        let slot = Arc::new(Slot { compiled: OnceCell::new(), used: Mutex::new(Instant::now()) });
+        mapped.insert(digest.clone(), slot.clone());
+        slot
+    }
+
+    /// Lets go of components that no request has used for `idle_max`. A guest that runs keeps its own.
+    pub fn release_idle(&self, idle_max: Duration) {
+        let now = Instant::now();
+        lock(&self.mapped).retain(|_, slot| now.duration_since(*lock(&slot.used)) < idle_max);
+    }
+
+    /// Mapped components.
+    #[must_use]
+    pub fn mapped(&self) -> u64 {
+        lock(&self.mapped).len() as u64
+    }
+}

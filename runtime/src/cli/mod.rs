@@ -1,0 +1,136 @@
+//! The command line: reads the arguments, runs one command, tells how it went.
+//!
+//! `serve` and `compile-component` hand over to the server's rooms. All other commands are clients: they speak to a
+//! node through its admin API and touch neither its files nor its databases, so they work the same from another
+//! machine. Errors end here: one `error: …` on stderr and exit code 1, or 2 for arguments that make no sense.
+
+mod address;
+mod client;
+mod demo;
+mod output;
+mod project;
+mod split;
+mod sql;
+mod table;
+mod tenant;
+mod text;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use rustix::process::Signal;
+
+use crate::config::Flags;
+use output::OutputClosed;
+
+/// A serverless function runtime for one box: a WebAssembly component and a database per tenant.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dormouse",
+    version,
+    after_help = "Example, from a checkout of Dormouse:\n  dormouse demo\n\n\
+                  Example, on a server:\n  \
+                  dormouse serve --data /var/lib/dormouse &\n  \
+                  export DORMOUSE_TOKEN_FILE=/var/lib/dormouse/keys/admin.token\n  \
+                  dormouse tenant create acme\n  \
+                  dormouse deploy acme ./my-function"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node: the server that holds tenants, their functions and their databases
+    Serve(ServeArgs),
+    /// Create, list, show and delete tenants
+    Tenant(tenant::TenantArgs),
+    /// Compile a function project to a component
+    Build(project::BuildArgs),
+    /// Upload a function for a tenant and print the address that calls it
+    Deploy(project::DeployArgs),
+    /// Run SQL on a tenant's database
+    Sql(sql::SqlArgs),
+    /// See the whole of it work: start a node, deploy the guestbook, send it a webhook
+    Demo(demo::DemoArgs),
+    /// Compile a component to machine code within limits (the server calls this)
+    #[command(hide = true, after_help = "Example:\n  dormouse compile-component in.wasm out.cwasm")]
+    CompileComponent {
+        /// The component
+        component: PathBuf,
+        /// Where the machine code goes
+        output: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+                        dormouse serve --data /var/lib/dormouse --public-listen 0.0.0.0:8080\n\n\
+                        The first start writes the admin token to keys/admin.token in the data folder.")]
+struct ServeArgs {
+    #[command(flatten)]
+    flags: Box<Flags>,
+    /// Drain and end when the process that started this one ends
+    #[arg(long, hide = true)]
+    with_parent: bool,
+}
+
+/// Runs the command that the arguments of this process name.
+#[must_use]
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Serve(args) => return serve(args),
+        Command::CompileComponent { component, output } => {
+            return crate::catalog::compile_in_this_process(&component, &output);
+        }
+        Command::Tenant(args) => tenant::run(&args),
+        Command::Build(args) => project::run_build(&args),
+        Command::Deploy(args) => project::run_deploy(&args),
+        Command::Sql(args) => sql::run(&args),
+        Command::Demo(args) => demo::run(&args),
+    };
+    outcome.map_or_else(|error| report(&error), |()| ExitCode::SUCCESS)
+}
+
+fn serve(args: ServeArgs) -> ExitCode {
+    if args.with_parent {
+        let bound = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
+        if let Err(error) = bound.context("cannot ask to be told when the parent process ends") {
+            return report(&error);
+        }
+    }
+    crate::node::serve(*args.flags)
+}
+
+fn report(error: &anyhow::Error) -> ExitCode {
+    // `dormouse tenant list | head` has what it wanted.
+    if error.is::<OutputClosed>() {
+        return ExitCode::SUCCESS;
+    }
+    output::note(&format!("error: {error:#}"));
+    ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        let mut left = vec![Cli::command()];
+        while let Some(command) = left.pop() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Example"), "{} has no example", command.get_name());
+            left.extend(command.get_subcommands().cloned());
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Configuration: `node.toml`, `DORMOUSE_*` variables and flags, in rising precedence, become one validated type.
+//!
+//! Raw values stop here. Every mistake is reported, all together, each with the source it came from; nothing is
+//! bound, locked or written before there is none.
+
+mod sources;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use sources::{ConfigError, Flags};
+use sources::Reader;
+
+use crate::limits;
+use crate::sandbox::GuestLimits;
+use crate::tenant::TenantPolicy;
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl std::str::FromStr for LogFormat {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            other => Err(format!("{other:?} is none of auto, text, json")),
+        }
+    }
+}
+
+/// A valid configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Folder of all data.
+    pub data: PathBuf,
+    /// Where tenants' requests come in.
+    pub public_listen: SocketAddr,
+    /// Where the admin API, health checks and metrics are.
+    pub admin_listen: SocketAddr,
+    /// The address that callers use, when it is not the one listened on.
+    pub public_url: Option<String>,
+    /// How log lines are written.
+    pub log_format: LogFormat,
+    /// Which log events are written: a filter of `tracing-subscriber`.
+    pub log_level: String,
+    /// Open connections on the public listener.
+    pub connections_max: u32,
+    /// Largest request body.
+    pub body_bytes_max: u64,
+    /// Time from a request's arrival to the end of its response.
+    pub wall_time_max: Duration,
+    /// What one guest may take.
+    pub guest: GuestLimits,
+    /// Requests that run at the same time.
+    pub concurrency_max: u32,
+    /// Requests of one tenant that run at the same time.
+    pub tenant_concurrency_max: u32,
+    /// How long a request waits for its turn.
+    pub turn_wait_max: Duration,
+    /// Largest component.
+    pub component_bytes_max: u64,
+    /// How long a component stays mapped after its last request.
+    pub component_park_time_max: Duration,
+    /// Threads that run SQL.
+    pub database_threads: u32,
+    /// What holds for tenants' databases.
+    pub tenants: TenantPolicy,
+    /// How long a drain waits for requests in flight.
+    pub drain_deadline: Duration,
+}
+
+/// What a process may open at most, as the operating system says.
+#[derive(Debug, Clone, Copy)]
+pub struct DescriptorLimit(pub u64);
+
+impl Config {
+    /// Reads all sources and checks them against each other and against the process's limits.
+    ///
+    /// # Errors
+    /// All mistakes of all sources.
+    pub fn load(flags: &Flags, descriptors: DescriptorLimit) -> Result<Self, ConfigError> {
+        let mut reader = Reader::gather(flags);
+        let config = Self::read(&mut reader);
+        if let Some(config) = &config {
+            config.check(&mut reader, descriptors);
+        }
+        reader.finish(config)
+    }
+
+    fn read(r: &mut Reader) -> Option<Self> {
+        let data = r.path("data", "data");
+        let public_listen = r.value("public_listen", SocketAddr::from(([0, 0, 0, 0], 8080)));
+        let admin_listen = r.value("admin_listen", SocketAddr::from(([127, 0, 0, 1], 9090)));
+        let public_url = r.text("public_url");
+        let log_format = r.value("log_format", LogFormat::Auto);
+        let log_level = r.text("log_level").unwrap_or_else(|| "info".to_owned());
+        let connections_max = r.at_least("connections_max", 1, limits::CONNECTIONS_MAX);
+        let body_bytes_max = r.at_least("body_bytes_max", 0, limits::BODY_BYTES_MAX);
+        let wall_time_max = r.milliseconds("wall_time_max_ms", 1, limits::WALL_TIME_MAX);
+        let memory_bytes_max = r.at_least("memory_bytes_max", 1 << 20, limits::MEMORY_BYTES_MAX);
+        let cpu_time_max = r.milliseconds("cpu_time_max_ms", 1, limits::CPU_TIME_MAX);
+        let concurrency_max = r.at_least("concurrency_max", 1, limits::CONCURRENCY_MAX);
+        let tenant_concurrency_max = r.at_least("tenant_concurrency_max", 1, limits::TENANT_CONCURRENCY_MAX);
+        let turn_wait_max = r.milliseconds("turn_wait_max_ms", 0, limits::TURN_WAIT_MAX);
+        let component_bytes_max = r.at_least("component_bytes_max", 1, limits::COMPONENT_BYTES_MAX);
+        let component_park_time_max =
+            r.milliseconds("component_park_time_max_ms", 0, limits::COMPONENT_PARK_TIME_MAX);
+        let database_threads = r.at_least("database_threads", 1, limits::DATABASE_THREADS);
+        let tenants = Self::read_tenants(r);
+        let drain_deadline = r.milliseconds("drain_deadline_ms", 0, limits::DRAIN_DEADLINE);
+        Some(Self {
+            data: data?,
+            public_listen: public_listen?,
+            admin_listen: admin_listen?,
+            public_url,
+            log_format: log_format?,
+            log_level,
+            connections_max: connections_max?,
+            body_bytes_max: body_bytes_max?,
+            wall_time_max: wall_time_max?,
+            guest: GuestLimits { memory_bytes_max: memory_bytes_max?, cpu_time_max: cpu_time_max? },
+            concurrency_max: concurrency_max?,
+            tenant_concurrency_max: tenant_concurrency_max?,
+            turn_wait_max: turn_wait_max?,
+            component_bytes_max: component_bytes_max?,
+            component_park_time_max: component_park_time_max?,
+            database_threads: database_threads?,
+            tenants: tenants?,
+            drain_deadline: drain_deadline?,
+        })
+    }
+
+    fn read_tenants(r: &mut Reader) -> Option<TenantPolicy> {
+        let park_time_max = r.milliseconds("park_time_max_ms", 0, limits::PARK_TIME_MAX);
+        let park_memory_bytes_max = r.at_least("park_memory_bytes_max", 0, limits::PARK_MEMORY_BYTES_MAX);
+        let sessions_per_tenant = r.at_least("sessions_per_tenant", 1, limits::SESSIONS_PER_TENANT);
+        let sessions_max = r.at_least("sessions_max", 1, limits::SESSIONS_MAX);
+        let statement_time_max = r.milliseconds("statement_time_max_ms", 1, limits::STATEMENT_TIME_MAX);
+        let transaction_held_max = r.milliseconds("transaction_held_max_ms", 1, limits::TRANSACTION_HELD_MAX);
+        let database_bytes_max = r.at_least("database_bytes_max", 1 << 16, limits::DATABASE_BYTES_MAX);
+        Some(TenantPolicy {
+            park_time_max: park_time_max?,
+            park_memory_bytes_max: park_memory_bytes_max?,
+            sessions_per_tenant: sessions_per_tenant?,
+            sessions_max: sessions_max?,
+            statement_time_max: statement_time_max?,
+            transaction_held_max: transaction_held_max?,
+            database_bytes_max: database_bytes_max?,
+        })
+    }
+
+    fn check(&self, reader: &mut Reader, descriptors: DescriptorLimit) {
+        if self.tenant_concurrency_max > self.concurrency_max {
+            reader.mistake(
+                "tenant_concurrency_max",
+                format!(
+                    "one tenant may have {} requests at a time and the node only {}; lower it, or raise concurrency_max",
+                    self.tenant_concurrency_max, self.concurrency_max
+                ),
+            );
+        }
+        let needed = self.descriptors_needed();
+        if needed > descriptors.0 {
+            reader.mistake(
+                "sessions_max",
+                format!(
+                    "{} connections and {} database sessions need {needed} file descriptors and this process may \
+                     have {}; lower connections_max or sessions_max, or raise the limit (ulimit -Hn, LimitNOFILE=)",
+                    self.connections_max, self.tenants.sessions_max, descriptors.0
+                ),
+            );
+        }
+        if tracing_subscriber::EnvFilter::try_new(&self.log_level).is_err() {
+            reader.mistake("log_level", format!("{:?} is no filter; use for example info or debug", self.log_level));
+        }
+    }
+
+    /// Descriptors that the permits of this configuration can come to need: three for each database session (file,
+    /// WAL, folder while it syncs), one for each connection.
+    fn descriptors_needed(&self) -> u64 {
+        u64::from(self.tenants.sessions_max) * 3
+            + u64::from(self.connections_max)
+            + u64::from(limits::ADMIN_CONNECTIONS_MAX)
+            + limits::DESCRIPTORS_RESERVED
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENOUGH: DescriptorLimit = DescriptorLimit(20_000);
+
+    #[test]
+    fn the_defaults_are_valid() -> Result<(), ConfigError> {
+        let config = Config::load(&Flags { config: Some("/dev/null".into()), ..Flags::default() }, ENOUGH)?;
+        assert_eq!(config.guest.memory_bytes_max, 128 << 20);
+        assert_eq!(config.public_listen.port(), 8080);
+        Ok(())
+    }
+
+    #[test]
+    fn all_mistakes_are_told_with_their_source() -> std::io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("node.toml");
+        std::fs::write(&file, "public_listen = \"nowhere\"\nbody_bytes_max = -1\npubic_url = \"x\"\n")?;
+        let flags = Flags {
+            config: Some(file),
+            cpu_time_max_ms: Some("soon".to_owned()),
+            ..Flags::default()
+        };
+        let told = Config::load(&flags, ENOUGH).err().map(|error| error.to_string()).unwrap_or_default();
+        for part in ["node.toml", "public_listen", "body_bytes_max", "pubic_url", "public_url", "--cpu-time-max-ms"] {
+            assert!(told.contains(part), "{part} is missing in:\n{told}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn permits_need_descriptors() {
+        let flags = Flags { config: Some("/dev/null".into()), ..Flags::default() };
+        let told = Config::load(&flags, DescriptorLimit(1_024)).err().map(|error| error.to_string());
+        assert!(told.is_some_and(|told| told.contains("file descriptors")));
+    }
+}

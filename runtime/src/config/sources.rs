@@ -1,0 +1,293 @@
+//! Where settings come from, and what is wrong with them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// The file that is read when no other is named, if it is there.
+const DEFAULT_FILE: &str = "/etc/dormouse/node.toml";
+
+/// `DORMOUSE_*` variables that are no settings of the node: the client's, and those of the project's own tests.
+const OTHER_VARIABLES: &[&str] =
+    &["DORMOUSE_CONFIG", "DORMOUSE_NODE", "DORMOUSE_TOKEN", "DORMOUSE_TOKEN_FILE", "DORMOUSE_TEST_TENANTS"];
+
+macro_rules! settings {
+    ($($(#[$doc:meta])* $key:ident,)*) => {
+        /// Every setting as a flag of `dormouse serve`.
+        #[derive(Debug, Default, Clone, clap::Args)]
+        pub struct Flags {
+            /// Configuration file [default: /etc/dormouse/node.toml, if it is there]
+            #[arg(long, value_name = "FILE", env = "DORMOUSE_CONFIG")]
+            pub config: Option<PathBuf>,
+            $($(#[$doc])* #[arg(long, value_name = "VALUE")] pub $key: Option<String>,)*
+        }
+
+        const KEYS: &[&str] = &[$(stringify!($key)),*];
+
+        impl Flags {
+            fn given(&self) -> Vec<(&'static str, Option<&String>)> {
+                vec![$((stringify!($key), self.$key.as_ref())),*]
+            }
+        }
+    };
+}
+
+settings! {
+    /// Folder of all data [default: data]
+    data,
+    /// Address for tenants' requests [default: 0.0.0.0:8080]
+    public_listen,
+    /// Address of the admin API [default: 127.0.0.1:9090]
+    admin_listen,
+    /// The address that callers use, such as https://fn.example.com
+    public_url,
+    /// auto, text or json [default: auto]
+    log_format,
+    /// Which log events are written [default: info]
+    log_level,
+    /// Open connections of the public listener [default: 4096]
+    connections_max,
+    /// Largest request body, in bytes [default: 10485760]
+    body_bytes_max,
+    /// Time for a whole request and its response [default: 30000]
+    wall_time_max_ms,
+    /// Memory of one guest, in bytes [default: 134217728]
+    memory_bytes_max,
+    /// CPU time of one request [default: 1000]
+    cpu_time_max_ms,
+    /// Requests that run at the same time [default: 512]
+    concurrency_max,
+    /// Requests of one tenant that run at the same time [default: 64]
+    tenant_concurrency_max,
+    /// How long a request waits for its turn [default: 1000]
+    turn_wait_max_ms,
+    /// Largest component that can be uploaded, in bytes [default: 67108864]
+    component_bytes_max,
+    /// How long a component stays mapped after its last request [default: 30000]
+    component_park_time_max_ms,
+    /// Threads that run SQL [default: 16]
+    database_threads,
+    /// How long a database stays open after its last request [default: 2000]
+    park_time_max_ms,
+    /// Memory of all parked databases, in bytes [default: 33554432]
+    park_memory_bytes_max,
+    /// Connections to one tenant's database [default: 4]
+    sessions_per_tenant,
+    /// Connections to all databases [default: 1024]
+    sessions_max,
+    /// Running time of one SQL statement [default: 5000]
+    statement_time_max_ms,
+    /// How long a request may hold a write transaction open [default: 5000]
+    transaction_held_max_ms,
+    /// Size of one tenant's database, in bytes [default: 1073741824]
+    database_bytes_max,
+    /// How long a shutdown waits for requests in flight [default: 25000]
+    drain_deadline_ms,
+}
+
+/// Where a value stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Source {
+    File(PathBuf),
+    Variable(String),
+    Flag(String),
+    Default,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Variable(name) => write!(f, "variable {name}"),
+            Self::Flag(flag) => write!(f, "flag {flag}"),
+            Self::Default => write!(f, "default"),
+        }
+    }
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+#[error("the configuration has mistakes:{}", .0.iter().map(|mistake| format!("\n  {mistake}")).collect::<String>())]
+pub struct ConfigError(Vec<String>);
+
+/// The values of all sources, and the mistakes found so far.
+pub(super) struct Reader {
+    values: BTreeMap<String, (String, Source)>,
+    mistakes: Vec<String>,
+}
+
+impl Reader {
+    pub(super) fn gather(flags: &Flags) -> Self {
+        let mut reader = Self { values: BTreeMap::new(), mistakes: Vec::new() };
+        match &flags.config {
+            Some(path) => reader.add_file(path),
+            None if Path::new(DEFAULT_FILE).exists() => reader.add_file(Path::new(DEFAULT_FILE)),
+            None => {}
+        }
+        reader.add_variables(std::env::vars_os());
+        for (key, value) in flags.given() {
+            if let Some(value) = value {
+                let flag = format!("--{}", key.replace('_', "-"));
+                reader.values.insert(key.to_owned(), (value.clone(), Source::Flag(flag)));
+            }
+        }
+        reader
+    }
+
+    fn add_file(&mut self, path: &Path) {
+        let source = Source::File(path.to_owned());
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => return self.mistakes.push(format!("{source}: cannot be read: {error}")),
+        };
+        let table = match text.parse::<toml::Table>() {
+            Ok(table) => table,
+            Err(error) => return self.mistakes.push(format!("{source}: {}", error.to_string().trim_end())),
+        };
+        for (key, value) in table {
+            let value = match value {
+                toml::Value::String(text) => text,
+                toml::Value::Integer(number) => number.to_string(),
+                other => {
+                    self.mistakes.push(format!("{source}: {key} is neither a text nor an integer: {other}"));
+                    continue;
+                }
+            };
+            self.add(&key, value, source.clone());
+        }
+    }
+
+    fn add_variables(&mut self, variables: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>) {
+        for (name, value) in variables {
+            let Some(name) = name.to_str().filter(|name| name.starts_with("DORMOUSE_")) else { continue };
+            if OTHER_VARIABLES.contains(&name) {
+                continue;
+            }
+            let source = Source::Variable(name.to_owned());
+            match value.into_string() {
+                Ok(value) => {
+                    let key = name.trim_start_matches("DORMOUSE_").to_ascii_lowercase();
+                    self.add(&key, value, source);
+                }
+                Err(_) => self.mistakes.push(format!("{source}: is not UTF-8")),
+            }
+        }
+    }
+
+    fn add(&mut self, key: &str, value: String, source: Source) {
+        if KEYS.contains(&key) {
+            self.values.insert(key.to_owned(), (value, source));
+        } else {
+            let hint = nearest(key).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+            self.mistakes.push(format!("{source}: there is no setting {key}{hint}"));
+        }
+    }
+
+    /// Notes a mistake about a setting, wherever its value came from.
+    pub(super) fn mistake(&mut self, key: &str, what: String) {
+        let source = self.values.get(key).map_or(Source::Default, |(_, source)| source.clone());
+        self.mistakes.push(format!("{source}: {key}: {what}"));
+    }
+
+    pub(super) fn text(&mut self, key: &str) -> Option<String> {
+        self.values.get(key).map(|(value, _)| value.clone())
+    }
+
+    pub(super) fn path(&mut self, key: &str, default: &str) -> Option<PathBuf> {
+        let path = PathBuf::from(self.text(key).unwrap_or_else(|| default.to_owned()));
+        match std::path::absolute(&path) {
+            Ok(path) => Some(path),
+            Err(error) => {
+                self.mistake(key, format!("{}: {error}", path.display()));
+                None
+            }
+        }
+    }
+
+    pub(super) fn value<T: FromStr<Err: fmt::Display>>(&mut self, key: &str, default: T) -> Option<T> {
+        let Some(text) = self.text(key) else { return Some(default) };
+        match text.parse() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.mistake(key, format!("{text:?}: {error}"));
+                None
+            }
+        }
+    }
+
+    pub(super) fn at_least<T>(&mut self, key: &str, minimum: T, default: T) -> Option<T>
+    where
+        T: FromStr<Err: fmt::Display> + PartialOrd + fmt::Display,
+    {
+        let value = self.value(key, default)?;
+        if value < minimum {
+            self.mistake(key, format!("{value} is less than {minimum}"));
+            return None;
+        }
+        Some(value)
+    }
+
+    pub(super) fn milliseconds(&mut self, key: &str, minimum: u64, default: Duration) -> Option<Duration> {
+        let default = u64::try_from(default.as_millis()).unwrap_or(u64::MAX);
+        self.at_least(key, minimum, default).map(Duration::from_millis)
+    }
+
+    pub(super) fn finish<T>(self, value: Option<T>) -> Result<T, ConfigError> {
+        match value {
+            Some(value) if self.mistakes.is_empty() => Ok(value),
+            Some(_) | None => Err(ConfigError(self.mistakes)),
+        }
+    }
+}
+
+/// The known key that a wrong one probably means.
+fn nearest(key: &str) -> Option<&'static str> {
+    KEYS.iter()
+        .map(|known| (distance(key, known), *known))
+        .min()
+        .filter(|(distance, _)| *distance <= 3)
+        .map(|(_, known)| known)
+}
+
+/// Levenshtein's distance.
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (index, a) in one.bytes().enumerate() {
+        let mut diagonal = index;
+        let mut left = index + 1;
+        if let Some(first) = row.first_mut() {
+            *first = left;
+        }
+        for (b, above) in other.bytes().zip(row.iter_mut().skip(1)) {
+            let cost = (diagonal + usize::from(a != b)).min(*above + 1).min(left + 1);
+            diagonal = *above;
+            *above = cost;
+            left = cost;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_variables_and_variables_over_files() {
+        let mut reader = Reader { values: BTreeMap::new(), mistakes: Vec::new() };
+        reader.add("data", "file".to_owned(), Source::File("node.toml".into()));
+        reader.add_variables([("DORMOUSE_DATA".into(), "variable".into())].into_iter());
+        assert_eq!(reader.text("data").as_deref(), Some("variable"));
+        reader.add_variables([("DORMOUSE_DATTA".into(), "x".into())].into_iter());
+        assert!(reader.mistakes.iter().any(|mistake| mistake.contains("did you mean data?")), "{:?}", reader.mistakes);
+    }
+
+    #[test]
+    fn distances() {
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("data", "data"), 0);
+    }
+}

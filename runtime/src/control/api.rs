@@ -1,0 +1,302 @@
+//! The admin door: a versioned JSON API behind a bearer token, and the three pages that need none.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Query, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use http::StatusCode;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::directory::Directory;
+use super::reply::ApiError;
+use super::store::{FunctionRow, Store, StoreError, TenantRow};
+use super::token::Keys;
+use crate::catalog::Catalog;
+use crate::database::Value;
+use crate::name::{FunctionName, Id, TenantName};
+use crate::tenant::{DatabaseKey, State as TenantState, Tenants};
+
+/// How long an upload may take to arrive.
+const UPLOAD_TIME_MAX: Duration = Duration::from_secs(300);
+
+/// JSON bodies are names and SQL.
+const JSON_BYTES_MAX: usize = 1 << 20;
+
+/// What the admin door works with.
+pub struct AdminState {
+    /// Checks tokens.
+    pub keys: Keys,
+    /// The control data.
+    pub store: Arc<Store>,
+    /// Forgets what changes.
+    pub directory: Arc<Directory>,
+    /// Takes in components.
+    pub catalog: Arc<Catalog>,
+    /// The tenants' databases.
+    pub tenants: Tenants,
+    /// Largest component.
+    pub component_bytes_max: u64,
+    /// The address of the public listener, as bound.
+    pub public_listen: String,
+    /// The address that callers use, when the operator has given one.
+    pub public_url: Option<String>,
+    /// Whether the node takes requests.
+    pub is_ready: Box<dyn Fn() -> bool + Send + Sync>,
+    /// The metrics as text.
+    pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+}
+
+type Shared = State<Arc<AdminState>>;
+type Answer<T> = Result<T, ApiError>;
+
+/// The routes of the admin door.
+pub fn router(state: Arc<AdminState>) -> Router {
+    let api = Router::new()
+        .route("/v1/node", get(node))
+        .route("/v1/tenants", get(list).post(create))
+        .route("/v1/tenants/{tenant}", get(show).delete(delete))
+        .route("/v1/tenants/{tenant}/functions/{function}", put(deploy))
+        .route("/v1/tenants/{tenant}/sql", post(sql))
+        .fallback(|| async { ApiError::NotFound })
+        .method_not_allowed_fallback(|| async { ApiError::NotFound })
+        .layer(axum::middleware::from_fn_with_state(state.clone(), authorize));
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .fallback_service(api.with_state(state.clone()))
+        .layer(axum::middleware::from_fn(crate::edge::with_request_id))
+        .with_state(state)
+}
+
+async fn authorize(State(state): Shared, request: Request, next: Next) -> Response {
+    let token = request
+        .headers()
+        .get(AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "));
+    match token {
+        Some(token) if state.keys.is_admin(token) => next.run(request).await,
+        Some(_) | None => ApiError::Unauthorized.into_response(),
+    }
+}
+
+async fn ready(State(state): Shared) -> (StatusCode, &'static str) {
+    if (state.is_ready)() {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    }
+}
+
+async fn metrics(State(state): Shared) -> impl IntoResponse {
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(CONTENT_TYPE, content_type)], (state.metrics)())
+}
+
+async fn node(State(state): Shared) -> Json<serde_json::Value> {
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "public_listen": state.public_listen,
+        "public_url": state.public_url,
+    }))
+}
+
+#[derive(Deserialize)]
+struct NewTenant {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    #[serde(default)]
+    after: String,
+    limit: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct TenantView {
+    name: String,
+    id: String,
+    created_at: i64,
+}
+
+impl From<TenantRow> for TenantView {
+    fn from(row: TenantRow) -> Self {
+        Self { name: row.name, id: row.id.as_str().to_owned(), created_at: row.created_at }
+    }
+}
+
+async fn create(State(state): Shared, request: Request) -> Answer<Response> {
+    let NewTenant { name } = json_body(request).await?;
+    let name: TenantName = name.parse()?;
+    if state.store.tenant(&name).await?.is_some() {
+        return Err(StoreError::TenantExists(name).into());
+    }
+    let new_id = || Id::random().map_err(|error| ApiError::Internal(error.to_string()));
+    let key = DatabaseKey { tenant: new_id()?, environment: new_id()?, generation: 1 };
+    state.tenants.create(&key).await?;
+    let row = match state.store.create_tenant(&name, &key).await {
+        Ok(row) => row,
+        Err(error) => {
+            // Another request may have taken the name meanwhile: what was made for this one goes.
+            if let Err(error) = state.tenants.remove(&[key]).await {
+                tracing::warn!(%error, "the database of a tenant that was not created stays behind");
+            }
+            return Err(error.into());
+        }
+    };
+    state.directory.forget(&name);
+    tracing::info!(tenant = %name, "tenant created");
+    let view = json!({"name": row.name, "id": row.id.as_str(), "created_at": row.created_at, "functions": []});
+    Ok((StatusCode::CREATED, Json(view)).into_response())
+}
+
+async fn list(State(state): Shared, Query(page): Query<Page>) -> Answer<Json<serde_json::Value>> {
+    let limit = page.limit.unwrap_or(100).clamp(1, 1_000);
+    let rows = state.store.tenants(&page.after, limit).await?;
+    let next = rows.last().filter(|_| rows.len() == limit as usize).map(|row| row.name.clone());
+    let tenants: Vec<TenantView> = rows.into_iter().map(Into::into).collect();
+    Ok(Json(json!({"tenants": tenants, "next": next})))
+}
+
+async fn find(state: &AdminState, name: &str) -> Answer<(TenantName, TenantRow)> {
+    let name: TenantName = name.parse()?;
+    let row = state.store.tenant(&name).await?.ok_or_else(|| StoreError::NoTenant(name.clone()))?;
+    Ok((name, row))
+}
+
+async fn production(state: &AdminState, row: &TenantRow) -> Answer<DatabaseKey> {
+    let keys = state.store.databases(&row.id).await?;
+    keys.into_iter().next().ok_or_else(|| StoreError::Unexpected("tenant without a database").into())
+}
+
+async fn show(State(state): Shared, Path(name): Path<String>) -> Answer<Json<serde_json::Value>> {
+    let (_, row) = find(&state, &name).await?;
+    let key = production(&state, &row).await?;
+    let function = |row: FunctionRow| {
+        json!({
+            "name": row.name, "component": row.component, "bytes": row.bytes, "deployed_at": row.deployed_at,
+        })
+    };
+    let functions: Vec<_> = state.store.functions(&row.id).await?.into_iter().map(function).collect();
+    let size = state.tenants.size(&key).await;
+    let database_state = match state.tenants.state(&key) {
+        TenantState::Closed => "closed",
+        TenantState::Leased => "leased",
+        TenantState::Parked => "parked",
+    };
+    Ok(Json(json!({
+        "name": row.name, "id": row.id.as_str(), "created_at": row.created_at, "functions": functions,
+        "database": {"state": database_state, "bytes": size.bytes, "wal_bytes": size.wal_bytes},
+    })))
+}
+
+async fn delete(State(state): Shared, Path(name): Path<String>) -> Answer<StatusCode> {
+    let (name, row) = find(&state, &name).await?;
+    let keys = state.store.databases(&row.id).await?;
+    state.store.delete_tenant(&row.id).await?;
+    state.directory.forget(&name);
+    if let Err(error) = state.tenants.remove(&keys).await {
+        tracing::error!(tenant = %name, %error, "files of a deleted tenant stay behind");
+    }
+    tracing::info!(tenant = %name, "tenant deleted");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn deploy(
+    State(state): Shared,
+    Path((tenant, function)): Path<(String, String)>,
+    request: Request,
+) -> Answer<Json<serde_json::Value>> {
+    let (tenant, row) = find(&state, &tenant).await?;
+    let function: FunctionName = function.parse()?;
+    let component = upload(request.into_body(), state.component_bytes_max).await?;
+    let bytes = component.len() as u64;
+    let digest = state.catalog.admit(component).await?;
+    state.store.deploy(&row.id, &function, &digest, bytes).await?;
+    state.directory.forget(&tenant);
+    tracing::info!(%tenant, %function, component = %digest, "deployed");
+    Ok(Json(json!({
+        "tenant": tenant.as_str(), "function": function.as_str(), "component": digest.as_str(), "bytes": bytes,
+    })))
+}
+
+#[derive(Deserialize)]
+struct SqlRequest {
+    sql: String,
+    #[serde(default)]
+    parameters: Vec<serde_json::Value>,
+}
+
+async fn sql(
+    State(state): Shared,
+    Path(tenant): Path<String>,
+    request: Request,
+) -> Answer<Json<serde_json::Value>> {
+    let (_, row) = find(&state, &tenant).await?;
+    let SqlRequest { sql, parameters } = json_body(request).await?;
+    let parameters = parameters.into_iter().map(value_of).collect::<Answer<Vec<_>>>()?;
+    let mut lease = state.tenants.lease(production(&state, &row).await?);
+    let rows = lease.execute(sql, parameters).await?;
+    let cells = |row: Vec<Value>| row.into_iter().map(json_of).collect::<Vec<_>>();
+    Ok(Json(json!({
+        "columns": rows.columns,
+        "rows": rows.rows.into_iter().map(cells).collect::<Vec<_>>(),
+        "changes": lease.changes(),
+        "last_insert_rowid": lease.last_insert_rowid(),
+    })))
+}
+
+fn value_of(value: serde_json::Value) -> Answer<Value> {
+    Ok(match value {
+        serde_json::Value::Null => Value::Null,
+        serde_json::Value::Bool(flag) => Value::Integer(flag.into()),
+        serde_json::Value::Number(number) => match number.as_i64() {
+            Some(integer) => Value::Integer(integer),
+            None => Value::Real(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        serde_json::Value::String(text) => Value::Text(text),
+        serde_json::Value::Array(_) | serde_json::Value::Object(_) => {
+            return Err(ApiError::BadRequest("a parameter is a text, a number, a boolean or null".to_owned()));
+        }
+    })
+}
+
+fn json_of(value: Value) -> serde_json::Value {
+    match value {
+        Value::Null => serde_json::Value::Null,
+        Value::Integer(number) => number.into(),
+        Value::Real(number) => number.into(),
+        Value::Text(text) => text.into(),
+        Value::Blob(bytes) => json!({"base16": crate::name::hex(&bytes)}),
+    }
+}
+
+async fn json_body<T: for<'de> Deserialize<'de>>(request: Request) -> Answer<T> {
+    let body = Limited::new(request.into_body(), JSON_BYTES_MAX).collect().await;
+    let body = body.map_err(|error| ApiError::BadRequest(format!("the body cannot be read: {error}")))?;
+    serde_json::from_slice(&body.to_bytes())
+        .map_err(|error| ApiError::BadRequest(format!("the body is not the JSON that is asked for: {error}")))
+}
+
+async fn upload(body: Body, bytes_max: u64) -> Answer<Vec<u8>> {
+    let limited = Limited::new(body, usize::try_from(bytes_max).unwrap_or(usize::MAX));
+    let collected = tokio::time::timeout(UPLOAD_TIME_MAX, limited.collect())
+        .await
+        .map_err(|_| ApiError::BadRequest("the upload took too long".to_owned()))?;
+    match collected {
+        Ok(body) => Ok(body.to_bytes().into()),
+        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge(bytes_max)),
+        Err(error) => Err(ApiError::BadRequest(format!("the upload broke off: {error}"))),
+    }
+}

@@ -1,0 +1,105 @@
+//! The directory: what an address stands for now, remembered while it is in use.
+//!
+//! A change of the control data forgets everything that concerns its tenant. What was being read at that moment is
+//! not remembered, so that an old answer cannot come back.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::store::{Store, StoreError};
+use crate::catalog::Digest;
+use crate::limits;
+use crate::name::TenantName;
+use crate::routing::Address;
+use crate::tenant::DatabaseKey;
+
+/// What an address stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The database of the tenant's environment.
+    pub database: DatabaseKey,
+    /// The component to run.
+    pub component: Digest,
+}
+
+/// Why an address stands for nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// No such tenant, or no such environment of it.
+    #[error("there is no such tenant")]
+    NoTenant,
+    /// The tenant has no such function.
+    #[error("the tenant has no such function")]
+    NoFunction,
+    /// The control data failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Addresses and what they stand for.
+pub struct Directory {
+    store: Arc<Store>,
+    remembered: Mutex<HashMap<Address, Remembered>>,
+    changes: AtomicU64,
+}
+
+struct Remembered {
+    target: Arc<Target>,
+    used: Instant,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Directory {
+    /// A directory over the control data.
+    #[must_use]
+    pub fn new(store: Arc<Store>) -> Self {
+        Self { store, remembered: Mutex::default(), changes: AtomicU64::new(0) }
+    }
+
+    /// What `address` stands for.
+    ///
+    /// # Errors
+    /// When it stands for nothing, or the control data cannot be read.
+    pub async fn resolve(&self, address: &Address) -> Result<Arc<Target>, ResolveError> {
+        if let Some(remembered) = lock(&self.remembered).get_mut(address) {
+            remembered.used = Instant::now();
+            return Ok(remembered.target.clone());
+        }
+        let changes = self.changes.load(Ordering::SeqCst);
+        let found = self.store.resolve(address).await?;
+        let target = Arc::new(found.ok_or(ResolveError::NoTenant)?.ok_or(ResolveError::NoFunction)?);
+        let mut remembered = lock(&self.remembered);
+        if self.changes.load(Ordering::SeqCst) == changes && remembered.len() < limits::ROUTES_MAX {
+            remembered.insert(address.clone(), Remembered { target: target.clone(), used: Instant::now() });
+        }
+        Ok(target)
+    }
+
+    /// Forgets what is remembered of a tenant, because the control data about it has changed.
+    pub(super) fn forget(&self, tenant: &TenantName) {
+        let mut remembered = lock(&self.remembered);
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        remembered.retain(|address, _| address.tenant != *tenant);
+    }
+
+    /// Forgets what nobody has asked for in `idle_max`.
+    pub fn release_idle(&self, idle_max: Duration) {
+        let now = Instant::now();
+        let mut remembered = lock(&self.remembered);
+        remembered.retain(|_, entry| now.duration_since(entry.used) < idle_max);
+        if remembered.len() < remembered.capacity() / 4 {
+            remembered.shrink_to_fit();
+        }
+    }
+
+    /// Remembered addresses.
+    #[must_use]
+    pub fn remembered(&self) -> u64 {
+        lock(&self.remembered).len() as u64
+    }
+}

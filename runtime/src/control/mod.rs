@@ -1,0 +1,15 @@
+//! Control: the admin side of the node: tenants, deployments, tokens, and the door through which they are changed.
+//!
+//! It owns the control data and is the only one to change it. The corridor of a request meets this room once, in
+//! [`Directory`], to learn what an address stands for.
+
+mod api;
+mod directory;
+mod reply;
+mod store;
+mod token;
+
+pub use api::{AdminState, router};
+pub use directory::{Directory, ResolveError, Target};
+pub use store::{Store, StoreError};
+pub use token::{KeyError, Keys};

@@ -1,0 +1,92 @@
+//! The status table of the admin door.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::{HeaderValue, WWW_AUTHENTICATE};
+
+use super::store::StoreError;
+use crate::catalog::CatalogError;
+use crate::database::DatabaseError;
+use crate::name::NameError;
+use crate::problem::ProblemType;
+
+/// Why an admin request failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApiError {
+    #[error("send the token of data/keys/admin.token as `Authorization: Bearer <token>`")]
+    Unauthorized,
+    #[error("{0}")]
+    BadRequest(String),
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error("the component is larger than {0} bytes")]
+    TooLarge(u64),
+    #[error("there is nothing at this address; the API is described in docs/admin-api.md")]
+    NotFound,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    #[error(transparent)]
+    Sql(#[from] DatabaseError),
+    #[error("{0}")]
+    Internal(String),
+}
+
+const UNAUTHORIZED: ProblemType = ProblemType::new(StatusCode::UNAUTHORIZED, "unauthorized", "Missing or wrong token");
+const BAD_REQUEST: ProblemType = ProblemType::new(StatusCode::BAD_REQUEST, "bad-request", "Malformed request");
+const BAD_NAME: ProblemType = ProblemType::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-name", "Malformed name");
+const BAD_COMPONENT: ProblemType =
+    ProblemType::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-component", "The component cannot run here");
+const BAD_SQL: ProblemType = ProblemType::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-sql", "The statement failed");
+const TOO_LARGE: ProblemType = ProblemType::new(StatusCode::PAYLOAD_TOO_LARGE, "component-too-large", "Component too large");
+const NOT_FOUND: ProblemType = ProblemType::new(StatusCode::NOT_FOUND, "not-found", "Nothing here");
+const NO_TENANT: ProblemType = ProblemType::new(StatusCode::NOT_FOUND, "unknown-tenant", "No such tenant");
+const TENANT_EXISTS: ProblemType = ProblemType::new(StatusCode::CONFLICT, "tenant-exists", "The tenant exists");
+const INTERNAL: ProblemType = ProblemType::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The node failed");
+
+impl ApiError {
+    fn problem(&self) -> ProblemType {
+        match self {
+            Self::Unauthorized => UNAUTHORIZED,
+            Self::BadRequest(_) => BAD_REQUEST,
+            Self::Name(_) => BAD_NAME,
+            Self::TooLarge(_) => TOO_LARGE,
+            Self::NotFound => NOT_FOUND,
+            Self::Store(StoreError::NoTenant(_)) => NO_TENANT,
+            Self::Store(StoreError::TenantExists(_)) => TENANT_EXISTS,
+            Self::Catalog(CatalogError::Unsupported(_) | CatalogError::TooCostly(_)) => BAD_COMPONENT,
+            Self::Sql(
+                DatabaseError::Statement(_)
+                | DatabaseError::Full(_)
+                | DatabaseError::TimedOut(_)
+                | DatabaseError::Cancelled,
+            ) => BAD_SQL,
+            Self::Store(StoreError::TooNew { .. } | StoreError::Database(_) | StoreError::Unexpected(_))
+            | Self::Catalog(CatalogError::Storage(_))
+            | Self::Sql(DatabaseError::Storage(_) | DatabaseError::Closed)
+            | Self::Internal(_) => INTERNAL,
+        }
+    }
+
+    pub(super) fn response_for(&self, request_id: &str) -> Response {
+        let problem = self.problem();
+        if problem == INTERNAL {
+            tracing::error!(error = %self, "an admin request failed");
+        }
+        // The operator holds the token and may know the cause.
+        let mut response = problem.response(Some(&self.to_string()), request_id).map(Body::from);
+        if problem == UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let request_id = crate::edge::RequestId::current();
+        self.response_for(request_id.as_str())
+    }
+}

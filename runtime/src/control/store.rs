@@ -1,0 +1,329 @@
+//! The control data: which tenants there are, and what each of their functions runs.
+//!
+//! It is a database of its own, with its schema's version in `user_version`. Each change is one transaction, on disk
+//! before it is answered.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use crate::catalog::Digest;
+use crate::database::{Command, Database, DatabaseError, Profile, Reply, SessionId, Value};
+use crate::name::{EnvironmentName, FunctionName, Id, TenantName};
+use crate::routing::Address;
+use crate::tenant::DatabaseKey;
+
+use super::directory::Target;
+
+/// The version that this program writes; a newer one is refused.
+const SCHEMA_VERSION: i64 = 1;
+
+const SCHEMA: &[&str] = &[
+    "CREATE TABLE tenants (
+        id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created_at INTEGER NOT NULL DEFAULT (unixepoch())
+     ) STRICT, WITHOUT ROWID",
+    "CREATE TABLE environments (
+        id TEXT PRIMARY KEY, tenant_id TEXT NOT NULL REFERENCES tenants (id) ON DELETE CASCADE,
+        name TEXT NOT NULL, generation INTEGER NOT NULL, UNIQUE (tenant_id, name)
+     ) STRICT, WITHOUT ROWID",
+    "CREATE TABLE versions (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, tenant_id TEXT NOT NULL REFERENCES tenants (id) ON DELETE CASCADE,
+        function TEXT NOT NULL, component TEXT NOT NULL, bytes INTEGER NOT NULL,
+        created_at INTEGER NOT NULL DEFAULT (unixepoch())
+     ) STRICT",
+    "CREATE INDEX versions_of_tenant ON versions (tenant_id, function)",
+    "CREATE TABLE active_versions (
+        environment_id TEXT NOT NULL REFERENCES environments (id) ON DELETE CASCADE, function TEXT NOT NULL,
+        version_id INTEGER NOT NULL REFERENCES versions (id), PRIMARY KEY (environment_id, function)
+     ) STRICT, WITHOUT ROWID",
+    "PRAGMA user_version = 1",
+];
+
+/// The WAL of the control data is copied when it is larger than this.
+const WAL_BYTES_MAX: u64 = 4 << 20;
+
+/// Largest size of the control data: some ten million tenants.
+const BYTES_MAX: u64 = 16 << 30;
+
+/// Why the control data could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The name is taken.
+    #[error("the tenant {0} exists")]
+    TenantExists(TenantName),
+    /// There is no such tenant.
+    #[error("there is no tenant {0}")]
+    NoTenant(TenantName),
+    /// The data was written by a newer program.
+    #[error("the control data has schema version {found}, and this program knows {SCHEMA_VERSION}; run a newer one")]
+    TooNew {
+        /// The version in the file.
+        found: i64,
+    },
+    /// The control data itself failed.
+    #[error("control data: {0}")]
+    Database(#[from] DatabaseError),
+    /// A row is not what this program writes.
+    #[error("control data: unexpected {0}")]
+    Unexpected(&'static str),
+}
+
+/// A tenant, as listed.
+#[derive(Debug, Clone)]
+pub(super) struct TenantRow {
+    pub name: String,
+    pub id: Id,
+    pub created_at: i64,
+}
+
+/// A function of a tenant's production environment.
+#[derive(Debug, Clone)]
+pub(super) struct FunctionRow {
+    pub name: String,
+    pub component: String,
+    pub bytes: i64,
+    pub deployed_at: i64,
+}
+
+/// The control data.
+pub struct Store {
+    database: Database,
+    path: PathBuf,
+    session: Mutex<Option<SessionId>>,
+}
+
+type Row = Vec<Value>;
+type Result<T> = std::result::Result<T, StoreError>;
+
+fn text(row: &Row, index: usize) -> Result<&str> {
+    row.get(index).and_then(Value::as_text).ok_or(StoreError::Unexpected("text"))
+}
+
+fn integer(row: &Row, index: usize) -> Result<i64> {
+    row.get(index).and_then(Value::as_integer).ok_or(StoreError::Unexpected("integer"))
+}
+
+fn id(row: &Row, index: usize) -> Result<Id> {
+    Id::parse(text(row, index)?).ok_or(StoreError::Unexpected("id"))
+}
+
+impl Store {
+    /// Opens the control data, makes it when it is missing, and brings it to this program's schema.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is newer than this program.
+    pub async fn open(database: Database, path: &Path) -> Result<Self> {
+        if !path.exists() {
+            let session = database.new_session();
+            database.call(session, Command::Create { path: path.to_owned() }).await?;
+            database.call(session, Command::Close).await?;
+        }
+        let store = Self { database, path: path.to_owned(), session: Mutex::new(None) };
+        let version = store.query("PRAGMA user_version", Vec::new()).await?;
+        match version.first().map_or(Ok(0), |row| integer(row, 0))? {
+            0 => store.change(SCHEMA.iter().map(|sql| ((*sql).to_owned(), Vec::new())).collect()).await?,
+            SCHEMA_VERSION => {}
+            found => return Err(StoreError::TooNew { found }),
+        }
+        Ok(store)
+    }
+
+    /// Copies the WAL and closes the data.
+    pub async fn close(&self) {
+        if let Some(session) = self.session.lock().await.take() {
+            for command in [Command::Checkpoint, Command::Close] {
+                if let Err(error) = self.database.call(session, command).await {
+                    tracing::error!(%error, "the control data was not closed cleanly");
+                }
+            }
+        }
+    }
+
+    /// Adds a tenant with a production environment. Its database file is there already.
+    pub(super) async fn create_tenant(&self, name: &TenantName, key: &DatabaseKey) -> Result<TenantRow> {
+        let environment = EnvironmentName::production();
+        let statements = vec![
+            (
+                "INSERT INTO tenants (id, name) VALUES (?, ?)".to_owned(),
+                vec![key.tenant.as_str().into(), name.as_str().into()],
+            ),
+            (
+                "INSERT INTO environments (id, tenant_id, name, generation) VALUES (?, ?, ?, ?)".to_owned(),
+                vec![
+                    key.environment.as_str().into(),
+                    key.tenant.as_str().into(),
+                    environment.as_str().into(),
+                    Value::Integer(i64::try_from(key.generation).unwrap_or(i64::MAX)),
+                ],
+            ),
+        ];
+        if self.tenant(name).await?.is_some() {
+            return Err(StoreError::TenantExists(name.clone()));
+        }
+        self.change(statements).await?;
+        self.tenant(name).await?.ok_or_else(|| StoreError::NoTenant(name.clone()))
+    }
+
+    /// A tenant by its name.
+    pub(super) async fn tenant(&self, name: &TenantName) -> Result<Option<TenantRow>> {
+        let sql = "SELECT name, id, created_at FROM tenants WHERE name = ?";
+        let rows = self.query(sql, vec![name.as_str().into()]).await?;
+        rows.first().map(tenant_row).transpose()
+    }
+
+    /// Tenants by name, those after `after`.
+    pub(super) async fn tenants(&self, after: &str, limit: u32) -> Result<Vec<TenantRow>> {
+        let sql = "SELECT name, id, created_at FROM tenants WHERE name > ? ORDER BY name LIMIT ?";
+        let rows = self.query(sql, vec![after.into(), Value::Integer(limit.into())]).await?;
+        rows.iter().map(tenant_row).collect()
+    }
+
+    /// The functions of a tenant's production environment.
+    pub(super) async fn functions(&self, tenant: &Id) -> Result<Vec<FunctionRow>> {
+        let sql = "SELECT a.function, v.component, v.bytes, v.created_at
+                   FROM environments e
+                   JOIN active_versions a ON a.environment_id = e.id
+                   JOIN versions v ON v.id = a.version_id
+                   WHERE e.tenant_id = ? AND e.name = 'production' ORDER BY a.function";
+        let rows = self.query(sql, vec![tenant.as_str().into()]).await?;
+        let function = |row: &Row| {
+            Ok(FunctionRow {
+                name: text(row, 0)?.to_owned(),
+                component: text(row, 1)?.to_owned(),
+                bytes: integer(row, 2)?,
+                deployed_at: integer(row, 3)?,
+            })
+        };
+        rows.iter().map(function).collect()
+    }
+
+    /// The databases of a tenant, production first.
+    pub(super) async fn databases(&self, tenant: &Id) -> Result<Vec<DatabaseKey>> {
+        let sql = "SELECT id, generation FROM environments WHERE tenant_id = ? ORDER BY name <> 'production'";
+        let rows = self.query(sql, vec![tenant.as_str().into()]).await?;
+        rows.iter().map(|row| key(tenant.clone(), id(row, 0)?, integer(row, 1)?)).collect()
+    }
+
+    /// Removes a tenant and all that is known of it.
+    pub(super) async fn delete_tenant(&self, tenant: &Id) -> Result<()> {
+        let of_tenant = |sql: &str| (sql.to_owned(), vec![tenant.as_str().into()]);
+        self.change(vec![
+            of_tenant(
+                "DELETE FROM active_versions
+                 WHERE environment_id IN (SELECT id FROM environments WHERE tenant_id = ?)",
+            ),
+            of_tenant("DELETE FROM tenants WHERE id = ?"),
+        ])
+        .await
+    }
+
+    /// Makes `component` what a function of a tenant's production environment runs.
+    pub(super) async fn deploy(
+        &self,
+        tenant: &Id,
+        function: &FunctionName,
+        component: &Digest,
+        bytes: u64,
+    ) -> Result<()> {
+        self.change(vec![
+            (
+                "INSERT INTO versions (tenant_id, function, component, bytes) VALUES (?, ?, ?, ?)".to_owned(),
+                vec![
+                    tenant.as_str().into(),
+                    function.as_str().into(),
+                    component.as_str().into(),
+                    Value::Integer(i64::try_from(bytes).unwrap_or(i64::MAX)),
+                ],
+            ),
+            (
+                "INSERT OR REPLACE INTO active_versions (environment_id, function, version_id)
+                 SELECT id, ?, last_insert_rowid() FROM environments WHERE tenant_id = ? AND name = 'production'"
+                    .to_owned(),
+                vec![function.as_str().into(), tenant.as_str().into()],
+            ),
+        ])
+        .await
+    }
+
+    /// What an address stands for. The outer `None`: no such tenant or environment; the inner one: no such function.
+    pub(super) async fn resolve(&self, address: &Address) -> Result<Option<Option<Target>>> {
+        let sql = "SELECT t.id, e.id, e.generation, v.component
+                   FROM tenants t
+                   JOIN environments e ON e.tenant_id = t.id AND e.name = ?2
+                   LEFT JOIN active_versions a ON a.environment_id = e.id AND a.function = ?3
+                   LEFT JOIN versions v ON v.id = a.version_id
+                   WHERE t.name = ?1";
+        let parameters = vec![
+            address.tenant.as_str().into(),
+            address.environment.as_str().into(),
+            address.function.as_str().into(),
+        ];
+        let rows = self.query(sql, parameters).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        if row.get(3) == Some(&Value::Null) {
+            return Ok(Some(None));
+        }
+        let database = key(id(row, 0)?, id(row, 1)?, integer(row, 2)?)?;
+        let component = Digest::parse(text(row, 3)?).ok_or(StoreError::Unexpected("component"))?;
+        Ok(Some(Some(Target { database, component })))
+    }
+
+    async fn query(&self, sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>> {
+        let command = Command::Execute {
+            sql: sql.to_owned(),
+            parameters,
+            time_max: Duration::from_secs(10),
+            may_write: false,
+            first_of_lease: false,
+            in_transaction: false,
+        };
+        match self.call(command).await? {
+            Reply::Executed(executed) => Ok(executed.outcome?.rows),
+            Reply::Done | Reply::NeedsWriter { .. } | Reply::Checkpointed { .. } => {
+                Err(StoreError::Unexpected("answer"))
+            }
+        }
+    }
+
+    async fn change(&self, statements: Vec<(String, Vec<Value>)>) -> Result<()> {
+        self.call(Command::Batch { statements }).await?;
+        let wal = tokio::fs::metadata(self.path.with_extension("db-wal")).await;
+        if wal.is_ok_and(|wal| wal.len() > WAL_BYTES_MAX) {
+            self.call(Command::Checkpoint).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends a command on the one session, which is opened when it is not there.
+    async fn call(&self, command: Command) -> Result<Reply> {
+        let mut session = self.session.lock().await;
+        let id = match *session {
+            Some(id) => id,
+            None => {
+                let id = self.database.new_session();
+                let open =
+                    Command::Open { path: self.path.clone(), profile: Profile::Control, bytes_max: BYTES_MAX };
+                self.database.call(id, open).await?;
+                *session = Some(id);
+                id
+            }
+        };
+        let answer = self.database.call(id, command).await;
+        if let Err(error) = &answer
+            && !error.session_is_usable()
+        {
+            *session = None;
+        }
+        Ok(answer?)
+    }
+}
+
+fn tenant_row(row: &Row) -> Result<TenantRow> {
+    Ok(TenantRow { name: text(row, 0)?.to_owned(), id: id(row, 1)?, created_at: integer(row, 2)? })
+}
+
+fn key(tenant: Id, environment: Id, generation: i64) -> Result<DatabaseKey> {
+    let generation = u64::try_from(generation).map_err(|_| StoreError::Unexpected("generation"))?;
+    Ok(DatabaseKey { tenant, environment, generation })
+}

@@ -1,0 +1,198 @@
+//! Intake: what a request must be before anything else looks at it, and what of it a guest gets to see.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Request, Uri};
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use wasmtime_wasi_http::Error as WasiError;
+
+use super::reply::Failure;
+use super::request_id::{self, RequestId};
+use crate::limits;
+use crate::routing::Route;
+
+/// Headers that concern one connection only (RFC 9110, 7.6.1).
+const HOP_BY_HOP: &[&str] =
+    &["connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings"];
+
+/// Headers in which proxies speak of the client. They are the node's to set.
+const FORWARDING: &[&str] =
+    &["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-real-ip", "fly-client-ip", "cf-connecting-ip", "true-client-ip"];
+
+/// Refuses what is too large or malformed before any work is done for it.
+pub(super) fn check(request: &Request<Incoming>, body_bytes_max: u64) -> Result<(), Failure> {
+    let headers = request.headers();
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if headers.len() > limits::HEADERS_MAX || bytes > limits::HEADER_BYTES_MAX {
+        let (fields_max, bytes_max) = (limits::HEADERS_MAX, limits::HEADER_BYTES_MAX);
+        return Err(Failure::HeadersTooLarge { fields_max, bytes_max });
+    }
+    let host_is_readable = headers.get(header::HOST).is_some_and(|host| host.to_str().is_ok());
+    if request.uri().authority().is_none() && !host_is_readable {
+        return Err(Failure::BadRequest("it has no Host header"));
+    }
+    if request.body().size_hint().lower() > body_bytes_max {
+        return Err(Failure::BodyTooLarge(body_bytes_max));
+    }
+    Ok(())
+}
+
+/// Rewrites a request into what the guest sees: its own path, without what concerns others, with Spin's headers.
+pub(super) fn rewrite(
+    parts: &mut http::request::Parts,
+    route: &Route<'_>,
+    client: SocketAddr,
+    request_id: &RequestId,
+) -> Result<(), Failure> {
+    let full_url = full_url(parts);
+    let headers = &mut parts.headers;
+    strip(headers);
+    let mut set = |name: &'static str, value: &str| {
+        let value = HeaderValue::from_str(value).map_err(|_| Failure::BadRequest("its address is not ASCII"))?;
+        headers.insert(HeaderName::from_static(name), value);
+        Ok::<(), Failure>(())
+    };
+    set("spin-path-info", route.rest)?;
+    set("spin-full-url", &full_url)?;
+    set("spin-matched-route", &format!("{}/...", route.base))?;
+    set("spin-base-path", route.base)?;
+    set("spin-component-route", "")?;
+    set("spin-client-addr", &client.to_string())?;
+    headers.insert(request_id::HEADER, request_id.header_value());
+    parts.uri = guest_uri(&parts.uri, route.rest)?;
+    Ok(())
+}
+
+fn full_url(parts: &http::request::Parts) -> String {
+    let host = match parts.uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
+    };
+    let path = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    format!("http://{host}{path}")
+}
+
+fn guest_uri(uri: &Uri, rest: &str) -> Result<Uri, Failure> {
+    let path = if rest.is_empty() { "/" } else { rest };
+    let path_and_query = match uri.query() {
+        Some(query) => format!("{path}?{query}").parse(),
+        None => path.parse(),
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(path_and_query.map_err(|_| Failure::BadRequest("its path is malformed"))?);
+    Uri::from_parts(parts).map_err(|_| Failure::BadRequest("its address is malformed"))
+}
+
+fn strip(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for name in HOP_BY_HOP.iter().chain(FORWARDING) {
+        headers.remove(*name);
+    }
+    let spin: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("spin-")).cloned().collect();
+    for name in spin {
+        headers.remove(name);
+    }
+}
+
+/// Whether a body has gone over its cap.
+#[derive(Clone, Default)]
+pub(super) struct OverCap(Arc<AtomicBool>);
+
+impl OverCap {
+    pub(super) fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// A request body that ends in an error beyond its cap.
+pub(super) struct CappedBody {
+    inner: Incoming,
+    left: u64,
+    over: OverCap,
+}
+
+impl CappedBody {
+    pub(super) fn new(inner: Incoming, bytes_max: u64, over: OverCap) -> Self {
+        Self { inner, left: bytes_max, over }
+    }
+}
+
+impl Body for CappedBody {
+    type Data = Bytes;
+    type Error = WasiError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, WasiError>>> {
+        let Some(frame) = ready!(Pin::new(&mut self.inner).poll_frame(context)) else { return Poll::Ready(None) };
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(_) => return Poll::Ready(Some(Err(WasiError::HttpRequestBodySize(None)))),
+        };
+        let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+        match self.left.checked_sub(bytes) {
+            Some(left) => {
+                self.left = left;
+                Poll::Ready(Some(Ok(frame)))
+            }
+            None => {
+                self.over.0.store(true, Ordering::Release);
+                Poll::Ready(Some(Err(WasiError::HttpRequestBodySize(None))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_concerns_others_is_stripped() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close, X-Secret"),
+            ("x-secret", "1"),
+            ("te", "trailers"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("spin-path-info", "/forged"),
+            ("accept", "*/*"),
+        ] {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        strip(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
+    }
+
+    #[test]
+    fn the_guest_sees_its_own_path() -> Result<(), Box<dyn std::error::Error>> {
+        assert_eq!(guest_uri(&"/t/a/fn?x=1".parse()?, "")?.to_string(), "/?x=1");
+        assert_eq!(guest_uri(&"http://h/t/a/fn/b%2f?".parse()?, "/b%2f")?.to_string(), "http://h/b%2f?");
+        Ok(())
+    }
+}

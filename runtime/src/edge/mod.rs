@@ -1,0 +1,135 @@
+//! The edge: the corridor that every request walks down. [`Edge::walk`] names the rooms in order.
+//!
+//! It owns the request's id, its span, its deadline and its reply. What can be wrong with a request stands in
+//! [`intake`], what can be answered in [`reply`].
+
+mod intake;
+mod reply;
+mod request_id;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::extract::Request as AdminRequest;
+use axum::middleware::Next;
+use axum::response::Response as AdminResponse;
+use http::{Method, Request, Response};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tracing::{Instrument as _, Span, field};
+
+use crate::admission::{Admission, InFlight};
+use crate::catalog::Catalog;
+use crate::control::Directory;
+use crate::routing;
+use crate::sandbox::{OnDisconnect, Run, Sandbox};
+use crate::telemetry::Metrics;
+use crate::tenant::Tenants;
+use intake::{CappedBody, OverCap};
+use reply::Failure;
+pub use reply::ReplyBody;
+pub use request_id::RequestId;
+
+/// The rooms behind the corridor, and what holds for every request.
+pub struct Edge {
+    /// What addresses stand for.
+    pub directory: Arc<Directory>,
+    /// Turns.
+    pub admission: Arc<Admission>,
+    /// Components.
+    pub catalog: Arc<Catalog>,
+    /// Databases.
+    pub tenants: Tenants,
+    /// Guests.
+    pub sandbox: Arc<Sandbox>,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Largest request body.
+    pub body_bytes_max: u64,
+    /// Time for a whole request and its response.
+    pub wall_time_max: Duration,
+    /// Whether the node is shutting down.
+    pub draining: Arc<AtomicBool>,
+}
+
+impl Edge {
+    /// Answers one request.
+    pub async fn serve(&self, request: Request<Incoming>, client: SocketAddr) -> Response<ReplyBody> {
+        let arrived = Instant::now();
+        let id = RequestId::of(request.headers());
+        let span =
+            tracing::info_span!("request", request_id = id.as_str(), tenant = field::Empty, function = field::Empty);
+        async {
+            let answered = self.walk(request, client, arrived, &id).await;
+            let outcome = answered.as_ref().map_or_else(|failure| failure.problem().slug, |_| "ok");
+            self.metrics.answered(outcome, arrived.elapsed().as_secs_f64());
+            match answered {
+                Ok(response) => {
+                    tracing::debug!(status = response.status().as_u16(), "answered");
+                    response
+                }
+                Err(failure) => {
+                    if failure.is_internal() {
+                        tracing::error!(%failure, "the node failed a request");
+                    } else {
+                        tracing::debug!(%failure, outcome, "answered");
+                    }
+                    failure.into_response(&id)
+                }
+            }
+        }
+        .instrument(span.clone())
+        .await
+    }
+
+    /// The corridor.
+    async fn walk(
+        &self,
+        request: Request<Incoming>,
+        client: SocketAddr,
+        arrived: Instant,
+        id: &RequestId,
+    ) -> Result<Response<ReplyBody>, Failure> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(Failure::Draining);
+        }
+        intake::check(&request, self.body_bytes_max)?;
+        let (mut parts, body) = request.into_parts();
+        let path = parts.uri.path().to_owned();
+        let route = routing::route(&path)?;
+        let span = Span::current();
+        span.record("tenant", route.address.tenant.as_str()).record("function", route.address.function.as_str());
+        let target = self.directory.resolve(&route.address).await?;
+        let in_flight = InFlight { request_id: id.shared(), address: route.base.into(), since: arrived };
+        let ticket = self.admission.enter(&target.database.tenant, in_flight).await?;
+        let compiled = self.catalog.load(&target.component).await?;
+        let lease = self.tenants.lease(target.database.clone());
+        intake::rewrite(&mut parts, &route, client, id)?;
+        let on_disconnect = on_disconnect(&parts.method);
+        let over = OverCap::default();
+        let body = CappedBody::new(body, self.body_bytes_max, over.clone());
+        let request = Request::from_parts(parts, body.boxed_unsync());
+        let deadline = arrived + self.wall_time_max;
+        let outcome = self.sandbox.run(compiled, Run { request, deadline, ticket, lease, on_disconnect }).await;
+        if over.is_raised() {
+            return Err(Failure::BodyTooLarge(self.body_bytes_max));
+        }
+        Ok(reply::from_guest(outcome?, id))
+    }
+}
+
+/// A response to HEAD has no body that a client could miss.
+fn on_disconnect(method: &Method) -> OnDisconnect {
+    if *method == Method::HEAD { OnDisconnect::Finish } else { OnDisconnect::Cancel }
+}
+
+/// Gives each request of the admin door an id, which its response and its log lines carry.
+pub async fn with_request_id(request: AdminRequest, next: Next) -> AdminResponse {
+    let id = RequestId::of(request.headers());
+    let span = tracing::info_span!("admin", request_id = id.as_str());
+    let mut response = id.clone().scope(next.run(request)).instrument(span).await;
+    response.headers_mut().insert(request_id::HEADER, id.header_value());
+    response
+}

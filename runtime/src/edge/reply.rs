@@ -1,0 +1,170 @@
+//! Replies: the only table that turns a failure into a status, and the body of every response.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use http::StatusCode;
+use http::header::CONTENT_LENGTH;
+use http_body_util::Full;
+use hyper::body::{Body, Bytes, Frame, SizeHint};
+
+use super::request_id::{self, RequestId};
+use crate::admission::Busy;
+use crate::catalog::CatalogError;
+use crate::control::ResolveError;
+use crate::problem::ProblemType;
+use crate::routing::NoRoute;
+use crate::sandbox::{GuestBody, GuestFailure, Interrupted};
+
+/// Why a request got no response of its function.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error(transparent)]
+    NoRoute(#[from] NoRoute),
+    #[error("the request is malformed: {0}")]
+    BadRequest(&'static str),
+    #[error("the request has more than {fields_max} header fields or {bytes_max} bytes of them")]
+    HeadersTooLarge { fields_max: usize, bytes_max: usize },
+    #[error("the body is larger than {0} bytes")]
+    BodyTooLarge(u64),
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    #[error(transparent)]
+    Busy(#[from] Busy),
+    #[error("the node is shutting down")]
+    Draining,
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    #[error(transparent)]
+    Guest(#[from] GuestFailure),
+}
+
+const fn problem(status: StatusCode, slug: &'static str, title: &'static str) -> ProblemType {
+    ProblemType::new(status, slug, title)
+}
+
+impl Failure {
+    /// The table. Every way to fail has its own problem type.
+    pub(super) fn problem(&self) -> ProblemType {
+        use StatusCode as S;
+        match self {
+            Self::NoRoute(_) => problem(S::NOT_FOUND, "no-route", "No function has this address"),
+            Self::BadRequest(_) => problem(S::BAD_REQUEST, "bad-request", "Malformed request"),
+            Self::HeadersTooLarge { .. } => {
+                problem(S::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large", "Header fields too large")
+            }
+            Self::BodyTooLarge(_) => problem(S::PAYLOAD_TOO_LARGE, "body-too-large", "Body too large"),
+            Self::Resolve(ResolveError::NoTenant) => problem(S::NOT_FOUND, "unknown-tenant", "No such tenant"),
+            Self::Resolve(ResolveError::NoFunction) => {
+                problem(S::NOT_FOUND, "unknown-function", "The tenant has no such function")
+            }
+            Self::Busy(Busy::Node) => {
+                problem(S::SERVICE_UNAVAILABLE, "node-busy", "The node is busy").retry_after(1)
+            }
+            Self::Busy(Busy::Tenant) => {
+                problem(S::SERVICE_UNAVAILABLE, "tenant-busy", "The tenant is busy").retry_after(1)
+            }
+            Self::Draining => {
+                problem(S::SERVICE_UNAVAILABLE, "draining", "The node is shutting down").retry_after(5)
+            }
+            Self::Guest(failure) => guest_problem(failure),
+            Self::Resolve(ResolveError::Store(_)) | Self::Catalog(_) => {
+                problem(S::INTERNAL_SERVER_ERROR, "internal", "The node failed")
+            }
+        }
+    }
+
+    /// What the caller may know beyond the title.
+    fn detail(&self) -> Option<String> {
+        match self {
+            Self::NoRoute(_) | Self::BadRequest(_) | Self::HeadersTooLarge { .. } | Self::BodyTooLarge(_) => {
+                Some(self.to_string())
+            }
+            Self::Resolve(_) | Self::Busy(_) | Self::Draining | Self::Catalog(_) | Self::Guest(_) => None,
+        }
+    }
+
+    /// Whether the cause is the node's, so that the operator must hear of it.
+    pub(super) fn is_internal(&self) -> bool {
+        self.problem().status == StatusCode::INTERNAL_SERVER_ERROR
+    }
+
+    pub(super) fn into_response(self, request_id: &RequestId) -> http::Response<ReplyBody> {
+        let response = self.problem().response(self.detail().as_deref(), request_id.as_str());
+        with_request_id(response.map(|text| ReplyBody::Text(Full::from(text))), request_id)
+    }
+}
+
+fn guest_problem(failure: &GuestFailure) -> ProblemType {
+    use StatusCode as S;
+    match failure {
+        GuestFailure::WallTime => problem(S::GATEWAY_TIMEOUT, "wall-time-limit", "The function took too long"),
+        GuestFailure::CpuTime(_) => problem(S::BAD_GATEWAY, "cpu-time-limit", "The function used too much CPU time"),
+        GuestFailure::Memory(_) => problem(S::BAD_GATEWAY, "memory-limit", "The function used too much memory"),
+        GuestFailure::Trap(_) => problem(S::BAD_GATEWAY, "guest-trap", "The function failed"),
+        GuestFailure::NoResponse => problem(S::BAD_GATEWAY, "no-response", "The function gave no response"),
+        GuestFailure::ErrorCode(_) => problem(S::BAD_GATEWAY, "guest-error", "The function answered with an error"),
+        GuestFailure::PoolExhausted(_) => {
+            problem(S::SERVICE_UNAVAILABLE, "node-busy", "The node is busy").retry_after(1)
+        }
+        GuestFailure::Cancelled => {
+            problem(S::SERVICE_UNAVAILABLE, "draining", "The node is shutting down").retry_after(5)
+        }
+    }
+}
+
+/// The response of a guest, as it goes out.
+pub(super) fn from_guest(
+    mut response: http::Response<GuestBody>,
+    request_id: &RequestId,
+) -> http::Response<ReplyBody> {
+    let length = response.headers().get(CONTENT_LENGTH);
+    let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
+    response.body_mut().expect_length(length);
+    with_request_id(response.map(ReplyBody::Guest), request_id)
+}
+
+fn with_request_id(
+    mut response: http::Response<ReplyBody>,
+    request_id: &RequestId,
+) -> http::Response<ReplyBody> {
+    response.headers_mut().insert(request_id::HEADER, request_id.header_value());
+    response
+}
+
+/// The body of a reply.
+pub enum ReplyBody {
+    /// A guest's.
+    Guest(GuestBody),
+    /// The node's own.
+    Text(Full<Bytes>),
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = Interrupted;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
+        match self.get_mut() {
+            Self::Guest(body) => Pin::new(body).poll_frame(context),
+            Self::Text(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Guest(body) => body.is_end_stream(),
+            Self::Text(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Guest(body) => body.size_hint(),
+            Self::Text(body) => body.size_hint(),
+        }
+    }
+}

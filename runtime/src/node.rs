@@ -1,0 +1,290 @@
+//! The node: builds the rooms, opens the doors, keeps house, and closes everything in order.
+//!
+//! Shutdown: stop accepting → finish what is in flight, up to a deadline → name and cancel what is left → copy and
+//! close the databases → exit 0.
+
+use std::fs::{File, TryLockError};
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use crate::admission::Admission;
+use crate::catalog::{Artifacts, Catalog};
+use crate::config::{Config, DescriptorLimit, Flags};
+use crate::control::{AdminState, Directory, Keys, Store, router};
+use crate::database::{self, Database};
+use crate::edge::Edge;
+use crate::limits;
+use crate::listener::Listener;
+use crate::sandbox::Sandbox;
+use crate::telemetry::{self, Gauges, Metrics};
+use crate::tenant::Tenants;
+
+/// How long the last steps of a shutdown may take: rolling back, copying WALs, closing.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// Runs a node until it is told to stop. What goes wrong before logging starts is said on stderr.
+#[must_use]
+pub fn serve(flags: Flags) -> ExitCode {
+    let descriptors = raise_descriptor_limit();
+    let config = match Config::load(&flags, descriptors) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    telemetry::start_logging(config.log_format, &config.log_level);
+    let run = || -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let ended = runtime.block_on(async { Node::open(config).await?.run().await });
+        // A guest that outlived the drain's deadline does not hold up the exit.
+        runtime.shutdown_background();
+        ended
+    };
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Raises the soft limit on open files to the hard one.
+fn raise_descriptor_limit() -> DescriptorLimit {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let usable = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
+    DescriptorLimit(usable.unwrap_or(u64::MAX))
+}
+
+struct Node {
+    config: Config,
+    rooms: Rooms,
+    public: TcpListener,
+    admin: TcpListener,
+    state: Arc<AdminState>,
+    draining: Arc<AtomicBool>,
+    connections: Arc<Semaphore>,
+    _lock: File,
+}
+
+#[derive(Clone)]
+struct Rooms {
+    store: Arc<Store>,
+    directory: Arc<Directory>,
+    admission: Arc<Admission>,
+    catalog: Arc<Catalog>,
+    tenants: Tenants,
+    sandbox: Arc<Sandbox>,
+    metrics: Arc<Metrics>,
+}
+
+impl Node {
+    async fn open(config: Config) -> Result<Self> {
+        let lock = lock_data(&config.data)?;
+        let keys = Keys::load_or_make(&config.data.join("keys"))?;
+        let rooms = Rooms::build(&config, &keys).await?;
+        let public = bind(config.public_listen, "public_listen").await?;
+        let admin = bind(config.admin_listen, "admin_listen").await?;
+        let draining = Arc::new(AtomicBool::new(false));
+        let connections = Arc::new(Semaphore::new(config.connections_max as usize));
+        let (not_ready, gauges) = (draining.clone(), rooms.clone());
+        let (free, connections_max) = (connections.clone(), config.connections_max as usize);
+        let state = Arc::new(AdminState {
+            keys,
+            store: rooms.store.clone(),
+            directory: rooms.directory.clone(),
+            catalog: rooms.catalog.clone(),
+            tenants: rooms.tenants.clone(),
+            component_bytes_max: config.component_bytes_max,
+            public_listen: public.local_addr()?.to_string(),
+            public_url: config.public_url.clone(),
+            is_ready: Box::new(move || !not_ready.load(Ordering::Relaxed)),
+            metrics: Box::new(move || {
+                let connections = connections_max.saturating_sub(free.available_permits()) as u64;
+                gauges.metrics.text(&gauges.gauges(connections)).unwrap_or_default()
+            }),
+        });
+        Ok(Self { config, rooms, public, admin, state, draining, connections, _lock: lock })
+    }
+
+    async fn run(self) -> Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tracing::info!(
+            public = %self.public.local_addr()?,
+            admin = %self.admin.local_addr()?,
+            data = %self.config.data.display(),
+            version = env!("CARGO_PKG_VERSION"),
+            "listening"
+        );
+        let (drain, drained) = watch::channel(false);
+        let edge = Arc::new(self.rooms.edge(&self.config, self.draining.clone()));
+        let public = tokio::spawn(Listener::new(self.public, edge, self.connections).run(drained));
+        let admin = tokio::spawn(axum::serve(self.admin, router(self.state)).into_future());
+        let housekeeping = tokio::spawn(keep_house(self.rooms.clone(), self.config.component_park_time_max));
+        let sweep = tokio::spawn({
+            let tenants = self.rooms.tenants.clone();
+            async move { tenants.sweep_leftovers().await }
+        });
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+            _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+        }
+        self.draining.store(true, Ordering::Relaxed);
+        drain.send_replace(true);
+        sweep.abort();
+        let connections = public.await?;
+        drain_requests(connections, &self.rooms.admission, self.config.drain_deadline).await;
+        admin.abort();
+        housekeeping.abort();
+        close(&self.rooms).await;
+        Ok(())
+    }
+}
+
+impl Rooms {
+    async fn build(config: &Config, keys: &Keys) -> Result<Self> {
+        database::start().map_err(anyhow::Error::msg)?;
+        let database = Database::start(config.database_threads)?;
+        let store = Store::open(database.clone(), &config.data.join("control.db")).await?;
+        let store = Arc::new(store);
+        let sandbox = Sandbox::new(config.guest, config.concurrency_max)
+            .context("the sandbox cannot be made; concurrency_max decides how much address space it reserves")?;
+        let sandbox = Arc::new(sandbox);
+        let artifacts = config.data.join("artifacts");
+        make_private_folder(&artifacts)?;
+        let artifacts = Artifacts::new(artifacts, keys.artifacts);
+        let compiler = std::env::current_exe()?;
+        Ok(Self {
+            directory: Arc::new(Directory::new(store.clone())),
+            store,
+            admission: Arc::new(Admission::new(
+                config.concurrency_max,
+                config.tenant_concurrency_max,
+                config.turn_wait_max,
+            )),
+            catalog: Arc::new(Catalog::new(artifacts, sandbox.clone(), compiler)),
+            tenants: Tenants::new(config.data.join("tenants"), database, config.tenants.clone()),
+            sandbox,
+            metrics: Arc::default(),
+        })
+    }
+
+    fn edge(&self, config: &Config, draining: Arc<AtomicBool>) -> Edge {
+        Edge {
+            directory: self.directory.clone(),
+            admission: self.admission.clone(),
+            catalog: self.catalog.clone(),
+            tenants: self.tenants.clone(),
+            sandbox: self.sandbox.clone(),
+            metrics: self.metrics.clone(),
+            body_bytes_max: config.body_bytes_max,
+            wall_time_max: config.wall_time_max,
+            draining,
+        }
+    }
+
+    fn gauges(&self, connections: u64) -> Gauges {
+        let (sandbox, tenants) = (self.sandbox.figures(), self.tenants.figures());
+        Gauges {
+            requests_in_flight: self.admission.in_flight().len() as u64,
+            connections,
+            instances: sandbox.instances,
+            pool_unused_resident_bytes: sandbox.pool_unused_resident_bytes,
+            components_mapped: self.catalog.mapped(),
+            database_sessions: tenants.open,
+            database_sessions_parked: tenants.parked,
+            database_parked_bytes: tenants.parked_bytes,
+            tenants_present: tenants.present,
+            routes_remembered: self.directory.remembered(),
+            resident_bytes: telemetry::resident_bytes(),
+        }
+    }
+}
+
+fn make_private_folder(folder: &Path) -> Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .with_context(|| format!("{} cannot be made", folder.display()))
+}
+
+/// Makes the data folder and locks it, so that no second server uses it.
+fn lock_data(data: &Path) -> Result<File> {
+    make_private_folder(data)?;
+    let path = data.join("lock");
+    let file = File::create(&path).with_context(|| format!("{} cannot be written", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            anyhow::bail!("{} is in use by another server; stop it, or choose another --data", data.display())
+        }
+        Err(TryLockError::Error(error)) => Err(error).context(format!("{} cannot be locked", path.display())),
+    }
+}
+
+async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("{setting}: {address} cannot be bound"))
+}
+
+/// Lets go of what idle tenants left in memory.
+async fn keep_house(rooms: Rooms, component_idle_max: Duration) {
+    let mut interval = tokio::time::interval(limits::HOUSEKEEPING_INTERVAL);
+    let mut before = None;
+    loop {
+        interval.tick().await;
+        rooms.catalog.release_idle(component_idle_max);
+        rooms.directory.release_idle(component_idle_max);
+        // Memory is worth returning once things have been closed and nothing is left to close.
+        let open = rooms.tenants.figures().open + rooms.admission.tenants() + rooms.catalog.mapped();
+        if before.is_some_and(|before| before > open) {
+            let _ = tokio::task::spawn_blocking(database::release_memory).await;
+        }
+        before = Some(open);
+    }
+}
+
+async fn drain_requests(mut connections: JoinSet<()>, admission: &Admission, deadline: Duration) {
+    let finished = async {
+        while connections.join_next().await.is_some() {}
+        admission.idle().await;
+    };
+    if tokio::time::timeout(deadline, finished).await.is_ok() {
+        return;
+    }
+    for request in admission.in_flight() {
+        tracing::warn!(
+            request_id = %request.request_id,
+            address = %request.address,
+            milliseconds = u64::try_from(request.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "a request did not finish before the drain's deadline and is cancelled"
+        );
+    }
+    connections.shutdown().await;
+}
+
+async fn close(rooms: &Rooms) {
+    let closing = async {
+        rooms.tenants.close().await;
+        rooms.store.close().await;
+    };
+    match tokio::time::timeout(CLOSE_TIME_MAX, closing).await {
+        Ok(()) => tracing::info!("closed"),
+        Err(_) => tracing::warn!("some databases were not closed in time; their WALs are copied at the next start"),
+    }
+}

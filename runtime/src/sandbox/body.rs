@@ -1,0 +1,180 @@
+//! The body of a guest's response, and the guest that may still be writing it.
+//!
+//! A response that ends because its guest failed must not look whole: the body then ends in an error, and the
+//! connection is cut instead of closed properly.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+
+use hyper::body::{Body, Bytes, Frame, SizeHint};
+use tokio::task::{JoinError, JoinHandle};
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+
+const RUNNING: u8 = 0;
+const COMPLETED: u8 = 1;
+const FAILED: u8 = 2;
+
+/// How a guest ended, shared between its task and its body.
+#[derive(Clone, Default)]
+pub(super) struct Ended(Arc<AtomicU8>);
+
+impl Ended {
+    /// The guest's own say. Dropped without one, the guest has failed.
+    pub(super) fn verdict(&self) -> Verdict {
+        Verdict(self.clone())
+    }
+
+    fn has_failed(&self) -> bool {
+        self.0.load(Ordering::Acquire) == FAILED
+    }
+}
+
+pub(super) struct Verdict(Ended);
+
+impl Verdict {
+    pub(super) fn completed(&mut self) {
+        self.0.0.store(COMPLETED, Ordering::Release);
+    }
+}
+
+impl Drop for Verdict {
+    fn drop(&mut self) {
+        // Only a guest that is still running has failed.
+        let _ = self.0.0.compare_exchange(RUNNING, FAILED, Ordering::AcqRel, Ordering::Acquire);
+    }
+}
+
+/// What happens to a guest when its client goes away before the whole response is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDisconnect {
+    /// It is cancelled, and what it has not committed is rolled back.
+    Cancel,
+    /// It finishes: the response has no body that a client could miss.
+    Finish,
+}
+
+/// A task that is aborted when this value drops, unless it was detached.
+pub(super) struct AbortOnDrop<T>(Option<JoinHandle<T>>);
+
+impl<T> AbortOnDrop<T> {
+    pub(super) fn new(task: JoinHandle<T>) -> Self {
+        Self(Some(task))
+    }
+
+    pub(super) async fn join(&mut self) -> Result<T, JoinFailed> {
+        match &mut self.0 {
+            Some(task) => task.await.map_err(JoinFailed::from),
+            None => Err(JoinFailed),
+        }
+    }
+
+    /// The same task under a new owner.
+    pub(super) fn detach(&mut self) -> Self {
+        Self(self.0.take())
+    }
+
+    fn let_it_run(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
+
+/// The task was aborted or panicked.
+#[derive(Debug)]
+pub(super) struct JoinFailed;
+
+impl From<JoinError> for JoinFailed {
+    fn from(error: JoinError) -> Self {
+        if error.is_panic() {
+            tracing::error!("the task of a guest panicked");
+        }
+        Self
+    }
+}
+
+/// The guest failed in the middle of its response.
+#[derive(Debug, thiserror::Error)]
+#[error("the guest failed in the middle of its response")]
+pub struct Interrupted;
+
+/// The body of a guest's response.
+pub struct GuestBody {
+    inner: HyperOutgoingBody,
+    ended: Ended,
+    task: AbortOnDrop<Result<(), super::GuestFailure>>,
+    on_disconnect: OnDisconnect,
+    /// Bytes that a `content-length` promises and that are still to come.
+    remaining: Option<u64>,
+}
+
+impl GuestBody {
+    pub(super) fn new(
+        inner: HyperOutgoingBody,
+        ended: Ended,
+        task: AbortOnDrop<Result<(), super::GuestFailure>>,
+        on_disconnect: OnDisconnect,
+    ) -> Self {
+        Self { inner, ended, task, on_disconnect, remaining: None }
+    }
+
+    /// Takes over the length that the response's head promises.
+    pub fn expect_length(&mut self, length: Option<u64>) {
+        self.remaining = length;
+    }
+}
+
+impl Body for GuestBody {
+    type Data = Bytes;
+    type Error = Interrupted;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
+        let frame = match Pin::new(&mut self.inner).poll_frame(context) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(frame) => frame,
+        };
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                if let (Some(data), Some(remaining)) = (frame.data_ref(), self.remaining.as_mut()) {
+                    *remaining = remaining.saturating_sub(data.len() as u64);
+                }
+                Some(Ok(frame))
+            }
+            Some(Err(_)) => Some(Err(Interrupted)),
+            None if self.ended.has_failed() => Some(Err(Interrupted)),
+            None => {
+                // The whole response is sent: what the guest does now is work after the response.
+                self.task.let_it_run();
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for GuestBody {
+    fn drop(&mut self) {
+        // hyper drops a body of known length without asking for its end.
+        if self.on_disconnect == OnDisconnect::Finish || self.remaining == Some(0) || self.inner.is_end_stream() {
+            self.task.let_it_run();
+        }
+    }
+}

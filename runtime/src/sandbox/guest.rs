@@ -1,0 +1,148 @@
+//! A guest's store: what it may use, and what it holds while it runs.
+
+use std::sync::{Arc, LazyLock};
+
+use wasmtime::component::{HasData, Linker, ResourceTable};
+use wasmtime::{Engine, ResourceLimiter};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::{
+    DEFAULT_FORBIDDEN_HEADERS, Error as HttpError, ForbiddenHeaderFilter, RequestOptions, WasiHttpCtx,
+    WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+};
+
+use super::GuestLimits;
+use super::logs::{Allowance, LogStream, Stream};
+use super::sqlite;
+use crate::admission::Ticket;
+use crate::limits;
+use crate::tenant::Lease;
+
+/// What lives in the store of one guest. The lease goes before the ticket, so that a tenant's next request finds
+/// the database free.
+pub(super) struct Guest {
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    hooks: Hooks,
+    table: ResourceTable,
+    pub(super) limiter: Limiter,
+    pub(super) lease: Lease,
+    pub(super) opens: u32,
+    _ticket: Ticket,
+}
+
+impl Guest {
+    pub(super) fn new(ticket: Ticket, lease: Lease, limits: GuestLimits) -> Self {
+        let allowance = Allowance::new();
+        let wasi = WasiCtx::builder()
+            .stdout(LogStream::new(Stream::Stdout, allowance.clone()))
+            .stderr(LogStream::new(Stream::Stderr, allowance))
+            .allow_tcp(false)
+            .allow_udp(false)
+            .max_random_size(limits::RANDOM_BYTES_MAX)
+            .build();
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(limits::RESOURCES_MAX);
+        Self {
+            wasi,
+            http: WasiHttpCtx::new(),
+            hooks: Hooks,
+            table,
+            limiter: Limiter::new(limits.memory_bytes_max),
+            lease,
+            opens: 0,
+            _ticket: ticket,
+        }
+    }
+
+    /// The lease and the table that its connections are kept in.
+    pub(super) fn database(&mut self) -> sqlite::View<'_> {
+        sqlite::View { lease: &mut self.lease, table: &mut self.table, opens: &mut self.opens }
+    }
+}
+
+/// Everything a component may import.
+pub(super) fn linker(engine: &Engine) -> anyhow::Result<Linker<Guest>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    sqlite::v3::add_to_linker::<Guest, HasDatabase>(&mut linker, Guest::database)?;
+    sqlite::v2::add_to_linker::<Guest, HasDatabase>(&mut linker, Guest::database)?;
+    Ok(linker)
+}
+
+pub(super) struct HasDatabase;
+
+impl HasData for HasDatabase {
+    type Data<'a> = sqlite::View<'a>;
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for Guest {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
+    }
+}
+
+/// Outgoing requests are denied.
+struct Hooks;
+
+static FORBIDDEN_HEADERS: LazyLock<ForbiddenHeaderFilter> =
+    LazyLock::new(|| Arc::new(|name| DEFAULT_FORBIDDEN_HEADERS.contains(name)));
+
+type Sent = Result<(http::Response<HyperOutgoingBody>, Box<dyn Future<Output = Result<(), HttpError>> + Send>), HttpError>;
+
+impl WasiHttpHooks for Hooks {
+    fn is_forbidden_header(&mut self, name: &http::HeaderName) -> bool {
+        DEFAULT_FORBIDDEN_HEADERS.contains(name)
+    }
+
+    fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
+        FORBIDDEN_HEADERS.clone()
+    }
+
+    fn send_request(
+        &mut self,
+        _request: http::Request<HyperOutgoingBody>,
+        _options: Option<RequestOptions>,
+        _errors: Box<dyn Future<Output = Result<(), HttpError>> + Send>,
+    ) -> Box<dyn Future<Output = Sent> + Send> {
+        tracing::info!(target: "guest", "an outgoing request was denied: this node allows none");
+        Box::new(std::future::ready(Err(HttpError::HttpRequestDenied)))
+    }
+}
+
+/// Bounds of memories and tables.
+pub(super) struct Limiter {
+    memory_bytes_max: usize,
+    memory_bytes: usize,
+    pub(super) memory_was_refused: bool,
+}
+
+impl Limiter {
+    fn new(memory_bytes_max: u64) -> Self {
+        let memory_bytes_max = usize::try_from(memory_bytes_max).unwrap_or(usize::MAX);
+        Self { memory_bytes_max, memory_bytes: 0, memory_was_refused: false }
+    }
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let total = self.memory_bytes.saturating_sub(current).saturating_add(desired);
+        if total > self.memory_bytes_max {
+            self.memory_was_refused = true;
+            return Ok(false);
+        }
+        self.memory_bytes = total;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= limits::TABLE_ELEMENTS_MAX)
+    }
+}

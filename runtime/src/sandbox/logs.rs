@@ -1,0 +1,130 @@
+//! A guest's stdout and stderr: each line becomes a log event of its request, up to a bound.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+
+use crate::limits;
+
+/// Which stream a line came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// What a request may still log, stdout and stderr together.
+#[derive(Clone)]
+pub(super) struct Allowance(Arc<AtomicUsize>);
+
+impl Allowance {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(AtomicUsize::new(limits::LOG_BYTES_MAX)))
+    }
+}
+
+/// One of a guest's two log streams. Clones write to the same line.
+#[derive(Clone)]
+pub(super) struct LogStream {
+    stream: Stream,
+    allowance: Allowance,
+    line: Arc<Mutex<Vec<u8>>>,
+}
+
+impl LogStream {
+    pub(super) fn new(stream: Stream, allowance: Allowance) -> Self {
+        Self { stream, allowance, line: Arc::default() }
+    }
+
+    fn take_in(&self, bytes: &[u8]) {
+        let allowed = self.allow(bytes.len());
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        for byte in bytes.iter().take(allowed) {
+            if *byte == b'\n' {
+                self.emit(&line);
+                line.clear();
+            } else {
+                line.push(*byte);
+                if line.len() >= limits::LOG_LINE_BYTES_MAX {
+                    self.emit(&line);
+                    line.clear();
+                }
+            }
+        }
+        if allowed < bytes.len() && allowed > 0 {
+            tracing::info!(
+                target: "guest",
+                bytes_max = limits::LOG_BYTES_MAX,
+                "the guest logs more than a request may; the rest is dropped"
+            );
+        }
+    }
+
+    /// How many of `wanted` bytes may still be logged. The byte that uses up the allowance is the last one told of.
+    fn allow(&self, wanted: usize) -> usize {
+        let left = self.allowance.0.load(Ordering::Relaxed);
+        let allowed = wanted.min(left);
+        self.allowance.0.fetch_sub(allowed, Ordering::Relaxed);
+        allowed
+    }
+
+    fn emit(&self, line: &[u8]) {
+        let text = String::from_utf8_lossy(line);
+        match self.stream {
+            Stream::Stdout => tracing::info!(target: "guest", stream = "stdout", "{text}"),
+            Stream::Stderr => tracing::info!(target: "guest", stream = "stderr", "{text}"),
+        }
+    }
+}
+
+impl Drop for LogStream {
+    fn drop(&mut self) {
+        if Arc::strong_count(&self.line) == 1 {
+            let line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+            if !line.is_empty() {
+                self.emit(&line);
+            }
+        }
+    }
+}
+
+impl IsTerminal for LogStream {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for LogStream {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        // Only the 0.3 world asks for this form.
+        Box::new(tokio::io::sink())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+impl OutputStream for LogStream {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.take_in(&bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(limits::LOG_BYTES_MAX)
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for LogStream {
+    async fn ready(&mut self) {}
+}

@@ -1,0 +1,265 @@
+//! The sandbox: runs one guest for one request, within its limits, and says how it went.
+//!
+//! It owns the engine, the linker, the instance pool and the ticker. A guest gets a fresh instance and a store of
+//! its own; its database lease and its admission ticket live in that store and go when it drops, whatever the
+//! reason. The sandbox reads no request and chooses no status: [`crate::edge`] does.
+
+mod body;
+mod engine;
+mod guest;
+mod logs;
+mod meter;
+mod sqlite;
+mod ticker;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Bytes;
+use tokio::sync::oneshot;
+use tracing::Instrument as _;
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Engine, Store, Trap};
+use wasmtime_wasi_http::WasiHttpView as _;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+
+use crate::admission::Ticket;
+use crate::limits;
+use crate::tenant::Lease;
+pub use body::{GuestBody, Interrupted, OnDisconnect};
+use body::Ended;
+pub use engine::compile;
+use guest::Guest;
+use meter::Metered;
+use ticker::Ticker;
+
+/// The body of a request on its way to a guest.
+pub type RequestBody = UnsyncBoxBody<Bytes, wasmtime_wasi_http::Error>;
+
+/// What one guest may take.
+#[derive(Debug, Clone, Copy)]
+pub struct GuestLimits {
+    /// Linear memory, in bytes.
+    pub memory_bytes_max: u64,
+    /// CPU time of the request.
+    pub cpu_time_max: Duration,
+}
+
+/// Why a guest gave no whole response.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestFailure {
+    /// It trapped: `unreachable`, an out-of-bounds access, a panic.
+    #[error("the guest trapped: {0}")]
+    Trap(String),
+    /// It used all the CPU time of a request.
+    #[error("the guest used more than {} ms of CPU time", .0.as_millis())]
+    CpuTime(Duration),
+    /// It asked for more memory than it may have, and trapped.
+    #[error("the guest needed more than {0} bytes of memory")]
+    Memory(u64),
+    /// It had not finished when the request's time was over.
+    #[error("the guest did not finish in time")]
+    WallTime,
+    /// It returned without a response.
+    #[error("the guest returned without a response")]
+    NoResponse,
+    /// It answered with an error code instead of a response.
+    #[error("the guest answered with an error: {0}")]
+    ErrorCode(String),
+    /// The instance pool has no free slot.
+    #[error("the instance pool is used up: {0}")]
+    PoolExhausted(String),
+    /// The node cancelled it: the drain's deadline has passed.
+    #[error("the guest was cancelled")]
+    Cancelled,
+}
+
+/// Why a component cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// It imports what the node does not offer, or exports no handler.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Its compiled form cannot be read.
+    #[error("the compiled component cannot be read: {0}")]
+    Unreadable(String),
+}
+
+/// A component that is compiled, mapped and linked: one step from an instance.
+pub struct Compiled(ProxyPre<Guest>);
+
+/// One run of a guest.
+pub struct Run {
+    /// The request, as the guest will see it.
+    pub request: http::Request<RequestBody>,
+    /// When the response must be complete.
+    pub deadline: Instant,
+    /// The right to run; goes with the store.
+    pub ticket: Ticket,
+    /// The right to the tenant's database; goes with the store.
+    pub lease: Lease,
+    /// What happens to the guest when the client goes away before the whole response is sent.
+    pub on_disconnect: OnDisconnect,
+}
+
+/// The engine and all that is made once from it.
+pub struct Sandbox {
+    engine: Engine,
+    linker: Linker<Guest>,
+    ticker: Ticker,
+    limits: GuestLimits,
+}
+
+impl Sandbox {
+    /// An engine whose pool holds `concurrency_max` guests.
+    ///
+    /// # Errors
+    /// When the pool's address space cannot be had, or the ticker's thread.
+    pub fn new(limits: GuestLimits, concurrency_max: u32) -> anyhow::Result<Self> {
+        let engine = engine::runner(limits, concurrency_max)?;
+        let linker = guest::linker(&engine)?;
+        let ticker = Ticker::start(&engine)?;
+        Ok(Self { engine, linker, ticker, limits })
+    }
+
+    /// What the compiled form of a component depends on: wasmtime's version and the engine's settings.
+    #[must_use]
+    pub fn compatibility(&self) -> u64 {
+        engine::compatibility(&self.engine)
+    }
+
+    /// Maps a compiled component from disk and links it.
+    ///
+    /// # Errors
+    /// When it does not fit this engine, or imports what the node does not offer.
+    #[expect(unsafe_code, reason = "wasmtime trusts the bytes of a compiled component")]
+    pub fn link(&self, path: &std::path::Path) -> Result<Compiled, LinkError> {
+        // SAFETY: the catalog has checked the file's keyed MAC, and keeps it in a folder that is the server's alone.
+        let component = unsafe { Component::deserialize_file(&self.engine, path) }
+            .map_err(|error| LinkError::Unreadable(format!("{error:#}")))?;
+        let linked = self.linker.instantiate_pre(&component).map_err(unsupported)?;
+        ProxyPre::new(linked).map(Compiled).map_err(|_| {
+            LinkError::Unsupported(
+                "the component exports no wasi:http/incoming-handler@0.2; \
+                 build it with the dormouse SDK or another wasi:http 0.2 toolkit"
+                    .to_owned(),
+            )
+        })
+    }
+
+    /// Runs a guest until its response's head is there; the rest of it runs on beside the body.
+    ///
+    /// # Errors
+    /// When the guest fails before the head.
+    pub async fn run(
+        self: &Arc<Self>,
+        compiled: Arc<Compiled>,
+        run: Run,
+    ) -> Result<http::Response<GuestBody>, GuestFailure> {
+        let (head, response) = oneshot::channel();
+        let ended = Ended::default();
+        let on_disconnect = run.on_disconnect;
+        let guest = self.clone().drive(compiled, run, head, ended.clone()).in_current_span();
+        let mut task = body::AbortOnDrop::new(tokio::spawn(guest));
+        match response.await {
+            Ok(Ok(response)) => {
+                Ok(response.map(|inner| GuestBody::new(inner, ended, task.detach(), on_disconnect)))
+            }
+            Ok(Err(code)) => Err(GuestFailure::ErrorCode(format!("{code:?}"))),
+            Err(_) => Err(match task.join().await {
+                Ok(Ok(())) => GuestFailure::NoResponse,
+                Ok(Err(failure)) => failure,
+                Err(_) => GuestFailure::Cancelled,
+            }),
+        }
+    }
+
+    async fn drive(
+        self: Arc<Self>,
+        compiled: Arc<Compiled>,
+        run: Run,
+        head: oneshot::Sender<Result<http::Response<HyperOutgoingBody>, ErrorCode>>,
+        ended: Ended,
+    ) -> Result<(), GuestFailure> {
+        let deadline = run.deadline;
+        let mut store = self.store(run.ticket, run.lease);
+        // Declared after the store, so that it speaks before the store closes the body.
+        let mut verdict = ended.verdict();
+        let _ticking = self.ticker.tick();
+        let metered = Metered::new(self.limits.cpu_time_max);
+        let call = metered.run(call(&mut store, &compiled, run.request, head));
+        let outcome = match tokio::time::timeout_at(deadline.into(), call).await {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(error))) => Err(classify(&error, store.data(), self.limits)),
+            Ok(Err(meter::Exceeded)) => Err(GuestFailure::CpuTime(self.limits.cpu_time_max)),
+            Err(_) => Err(GuestFailure::WallTime),
+        };
+        match &outcome {
+            Ok(()) => verdict.completed(),
+            Err(failure) => tracing::info!(%failure, "guest failed"),
+        }
+        outcome
+    }
+
+    fn store(&self, ticket: Ticket, lease: Lease) -> Store<Guest> {
+        let mut store = Store::new(&self.engine, Guest::new(ticket, lease, self.limits));
+        store.limiter(|guest| &mut guest.limiter);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_async_yield_and_update(1);
+        store.set_hostcall_fuel(limits::HOSTCALL_BYTES_MAX);
+        store
+    }
+
+    /// Bytes that the pool keeps resident in slots no guest uses, and guests that run now.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        let metrics = self.engine.pooling_allocator_metrics();
+        let resident = metrics.as_ref().map_or(0, |metrics| {
+            metrics.unused_memory_bytes_resident()
+                + metrics.unused_table_bytes_resident()
+                + metrics.unused_stack_bytes_resident().unwrap_or(0)
+        });
+        let instances = metrics.as_ref().map_or(0, wasmtime::PoolingAllocatorMetrics::component_instances);
+        Figures { instances, pool_unused_resident_bytes: resident as u64 }
+    }
+}
+
+/// What the sandbox holds now.
+#[derive(Debug, Clone, Copy)]
+pub struct Figures {
+    /// Live instances.
+    pub instances: u64,
+    /// Resident bytes of slots that no guest uses.
+    pub pool_unused_resident_bytes: u64,
+}
+
+async fn call(
+    store: &mut Store<Guest>,
+    compiled: &Compiled,
+    request: http::Request<RequestBody>,
+    head: oneshot::Sender<Result<http::Response<HyperOutgoingBody>, ErrorCode>>,
+) -> wasmtime::Result<()> {
+    let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
+    let outparam = store.data_mut().http().new_response_outparam(head)?;
+    let proxy = compiled.0.instantiate_async(&mut *store).await?;
+    proxy.wasi_http_incoming_handler().call_handle(store, request, outparam).await
+}
+
+fn classify(error: &wasmtime::Error, guest: &Guest, limits: GuestLimits) -> GuestFailure {
+    if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+        GuestFailure::PoolExhausted(format!("{error:#}"))
+    } else if guest.limiter.memory_was_refused {
+        GuestFailure::Memory(limits.memory_bytes_max)
+    } else if let Some(trap) = error.downcast_ref::<Trap>() {
+        GuestFailure::Trap(format!("{trap}"))
+    } else {
+        GuestFailure::Trap(format!("{error:#}"))
+    }
+}
+
+fn unsupported(error: wasmtime::Error) -> LinkError {
+    LinkError::Unsupported(format!("{error:#}"))
+}

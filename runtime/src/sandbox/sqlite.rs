@@ -1,0 +1,171 @@
+//! The database as a guest sees it: Spin's two SQLite interfaces over one lease.
+//!
+//! Every `open` joins the lease's one session, so that two connections of a request see the same transaction.
+
+use wasmtime::component::{Resource, ResourceTable};
+
+use crate::database::{DatabaseError, Rows, Value};
+use crate::limits;
+use crate::tenant::Lease;
+
+/// A guest's handle on its database. It holds nothing: the lease does.
+#[expect(unreachable_pub, reason = "generated code exports it again")]
+pub struct Connection;
+
+/// What the host functions work on.
+pub(super) struct View<'a> {
+    pub lease: &'a mut Lease,
+    pub table: &'a mut ResourceTable,
+    pub opens: &'a mut u32,
+}
+
+/// Why a guest's call failed, before it is put in the words of an interface.
+enum Refused {
+    NoSuchDatabase,
+    AccessDenied,
+    Full,
+    Io(String),
+}
+
+impl From<DatabaseError> for Refused {
+    fn from(error: DatabaseError) -> Self {
+        match error {
+            DatabaseError::Full(_) => Self::Full,
+            DatabaseError::Statement(message) | DatabaseError::TimedOut(message) => Self::Io(message),
+            DatabaseError::Cancelled => {
+                Self::Io("the transaction was open for too long and was rolled back".to_owned())
+            }
+            // The cause is the operator's to know; it is in the log.
+            DatabaseError::Storage(_) | DatabaseError::Closed => {
+                Self::Io("the database's storage failed".to_owned())
+            }
+        }
+    }
+}
+
+impl View<'_> {
+    async fn open(&mut self, name: &str) -> wasmtime::Result<Result<Resource<Connection>, Refused>> {
+        if name != "default" {
+            return Ok(Err(Refused::NoSuchDatabase));
+        }
+        if *self.opens >= limits::OPENS_PER_GUEST {
+            return Ok(Err(Refused::AccessDenied));
+        }
+        if let Err(error) = self.lease.open().await {
+            return Ok(Err(error.into()));
+        }
+        *self.opens += 1;
+        Ok(Ok(self.table.push(Connection)?))
+    }
+
+    async fn execute(
+        &mut self,
+        connection: &Resource<Connection>,
+        statement: String,
+        parameters: Vec<Value>,
+    ) -> wasmtime::Result<Result<Rows, Refused>> {
+        self.table.get(connection)?;
+        Ok(self.lease.execute(statement, parameters).await.map_err(Refused::from))
+    }
+}
+
+/// Both versions of the interface have the same shape; only their generated types differ.
+macro_rules! interface {
+    ($module:ident, $wit:literal, $resource:literal, $($path:ident)::+ { $($more:tt)* }) => {
+        pub(super) mod $module {
+            use super::{Connection, Refused, Resource, Rows, Value, View};
+
+            mod generated {
+                wasmtime::component::bindgen!({
+                    path: $wit,
+                    world: "host",
+                    imports: { default: async | trappable },
+                    with: { $resource: crate::sandbox::sqlite::Connection },
+                });
+            }
+
+            use generated::$($path)::+ as wit;
+            pub(in crate::sandbox) use wit::add_to_linker;
+
+            impl From<Refused> for wit::Error {
+                fn from(refused: Refused) -> Self {
+                    match refused {
+                        Refused::NoSuchDatabase => Self::NoSuchDatabase,
+                        Refused::AccessDenied => Self::AccessDenied,
+                        Refused::Full => Self::DatabaseFull,
+                        Refused::Io(message) => Self::Io(message),
+                    }
+                }
+            }
+
+            impl From<wit::Value> for Value {
+                fn from(value: wit::Value) -> Self {
+                    match value {
+                        wit::Value::Integer(number) => Self::Integer(number),
+                        wit::Value::Real(number) => Self::Real(number),
+                        wit::Value::Text(text) => Self::Text(text),
+                        wit::Value::Blob(bytes) => Self::Blob(bytes),
+                        wit::Value::Null => Self::Null,
+                    }
+                }
+            }
+
+            impl From<Value> for wit::Value {
+                fn from(value: Value) -> Self {
+                    match value {
+                        Value::Integer(number) => Self::Integer(number),
+                        Value::Real(number) => Self::Real(number),
+                        Value::Text(text) => Self::Text(text),
+                        Value::Blob(bytes) => Self::Blob(bytes),
+                        Value::Null => Self::Null,
+                    }
+                }
+            }
+
+            impl From<Rows> for wit::QueryResult {
+                fn from(rows: Rows) -> Self {
+                    let row = |row: Vec<Value>| wit::RowResult { values: row.into_iter().map(Into::into).collect() };
+                    Self { columns: rows.columns, rows: rows.rows.into_iter().map(row).collect() }
+                }
+            }
+
+            impl wit::Host for View<'_> {}
+
+            impl wit::HostConnection for View<'_> {
+                async fn open(&mut self, name: String) -> wasmtime::Result<Result<Resource<Connection>, wit::Error>> {
+                    Ok(View::open(self, &name).await?.map_err(Into::into))
+                }
+
+                async fn execute(
+                    &mut self,
+                    connection: Resource<Connection>,
+                    statement: String,
+                    parameters: Vec<wit::Value>,
+                ) -> wasmtime::Result<Result<wit::QueryResult, wit::Error>> {
+                    let parameters = parameters.into_iter().map(Into::into).collect();
+                    let rows = View::execute(self, &connection, statement, parameters).await?;
+                    Ok(rows.map(Into::into).map_err(Into::into))
+                }
+
+                async fn drop(&mut self, connection: Resource<Connection>) -> wasmtime::Result<()> {
+                    self.table.delete(connection)?;
+                    Ok(())
+                }
+
+                $($more)*
+            }
+        }
+    };
+}
+
+interface!(v2, "wit/fermyon-spin.wit", "fermyon:spin/sqlite.connection", fermyon::spin::sqlite {});
+
+interface!(v3, "wit/spin-sqlite.wit", "spin:sqlite/sqlite.connection", spin::sqlite::sqlite {
+    async fn last_insert_rowid(&mut self, _: Resource<Connection>) -> wasmtime::Result<i64> {
+        Ok(self.lease.last_insert_rowid())
+    }
+
+    async fn changes(&mut self, _: Resource<Connection>) -> wasmtime::Result<u64> {
+        Ok(self.lease.changes())
+    }
+});

@@ -1,0 +1,111 @@
+//! Metrics in the OpenMetrics text that Prometheus reads. No metric names a tenant: idle ones must leave no trace.
+
+use std::fmt;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+/// What is read off the rooms when somebody asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Gauges {
+    /// Requests that run.
+    pub requests_in_flight: u64,
+    /// Open connections of the public listener.
+    pub connections: u64,
+    /// Live guest instances.
+    pub instances: u64,
+    /// Resident bytes of pool slots that no guest uses.
+    pub pool_unused_resident_bytes: u64,
+    /// Mapped components.
+    pub components_mapped: u64,
+    /// Open database sessions of tenants.
+    pub database_sessions: u64,
+    /// Of these, parked ones.
+    pub database_sessions_parked: u64,
+    /// Memory of the parked ones.
+    pub database_parked_bytes: u64,
+    /// Tenants that are not idle.
+    pub tenants_present: u64,
+    /// Remembered routes.
+    pub routes_remembered: u64,
+    /// Resident memory of the process.
+    pub resident_bytes: u64,
+}
+
+/// All metrics of the node.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<Outcome, Counter>,
+    seconds: Histogram,
+    gauges: Vec<(Gauge, fn(&Gauges) -> u64)>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("dormouse");
+        let requests = Family::default();
+        registry.register("requests", "Requests answered, by outcome", requests.clone());
+        let seconds = Histogram::new([0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0]);
+        registry.register("request_seconds", "Time to the head of the response", seconds.clone());
+        let mut gauges: Vec<(Gauge, fn(&Gauges) -> u64)> = Vec::new();
+        let mut add = |name: &str, help: &str, read: fn(&Gauges) -> u64| {
+            let gauge = Gauge::default();
+            registry.register(name, help, gauge.clone());
+            gauges.push((gauge, read));
+        };
+        add("requests_in_flight", "Requests that run", |g| g.requests_in_flight);
+        add("connections", "Open connections of the public listener", |g| g.connections);
+        add("instances", "Live guest instances", |g| g.instances);
+        add("pool_unused_resident_bytes", "Resident bytes of pool slots that no guest uses", |g| {
+            g.pool_unused_resident_bytes
+        });
+        add("components_mapped", "Mapped components", |g| g.components_mapped);
+        add("database_sessions", "Open database sessions of tenants", |g| g.database_sessions);
+        add("database_sessions_parked", "Parked database sessions", |g| g.database_sessions_parked);
+        add("database_parked_bytes", "Memory of parked database sessions", |g| g.database_parked_bytes);
+        add("tenants_present", "Tenants that are not idle", |g| g.tenants_present);
+        add("routes_remembered", "Routes remembered from the control data", |g| g.routes_remembered);
+        add("resident_bytes", "Resident memory of the process", |g| g.resident_bytes);
+        Self { registry, requests, seconds, gauges }
+    }
+}
+
+impl Metrics {
+    /// Counts an answered request. `outcome` is `ok` or the slug of a problem type.
+    pub fn answered(&self, outcome: &'static str, seconds: f64) {
+        self.requests.get_or_create(&Outcome { outcome }).inc();
+        self.seconds.observe(seconds);
+    }
+
+    /// The text that a scraper reads.
+    ///
+    /// # Errors
+    /// Never in practice: writing to a text does not fail.
+    pub fn text(&self, gauges: &Gauges) -> Result<String, fmt::Error> {
+        for (gauge, read) in &self.gauges {
+            gauge.set(i64::try_from(read(gauges)).unwrap_or(i64::MAX));
+        }
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// Resident memory of this process in bytes, as the kernel counts it; 0 where it does not say.
+#[must_use]
+pub fn resident_bytes() -> u64 {
+    let page = rustix::param::page_size() as u64;
+    let pages = std::fs::read_to_string("/proc/self/statm")
+        .ok()
+        .and_then(|text| text.split_ascii_whitespace().nth(1)?.parse::<u64>().ok());
+    pages.unwrap_or(0) * page
+}

@@ -1,0 +1,89 @@
+//! Bodies that are slow, endless, large, or the caller's own.
+
+use serde_json::json;
+use wasip2::http::types::{IncomingRequest, Method, ResponseOutparam, Scheme};
+
+use crate::wire::{Reading, Sending, reply_json, sleep};
+
+/// Writes a drop, waits, writes a drop.
+pub(crate) fn drip(out: ResponseOutparam, chunks: u64, ms: u64) {
+    let Some(sending) = Sending::head(out, 200, "text/plain") else { return };
+    for chunk in 0..chunks {
+        if chunk > 0 {
+            sleep(ms);
+        }
+        if !sending.write(b"drip\n") {
+            return;
+        }
+    }
+    sending.finish();
+}
+
+/// Sends every chunk of the request back as soon as it arrives.
+pub(crate) fn echo(request: &IncomingRequest, out: ResponseOutparam) {
+    let Some(sending) = Sending::head(out, 200, "application/octet-stream") else { return };
+    if let Some(reading) = Reading::new(request) {
+        while let Some(chunk) = reading.next() {
+            if !sending.write(&chunk) {
+                return;
+            }
+        }
+    }
+    sending.finish();
+}
+
+/// Writes many bytes, as fast as the host takes them.
+pub(crate) fn big(out: ResponseOutparam, bytes: u64) {
+    let Some(sending) = Sending::head(out, 200, "application/octet-stream") else { return };
+    let piece = [b'x'; 64 * 1024];
+    let mut missing = bytes;
+    while missing > 0 {
+        let Ok(permit) = sending.stream.check_write() else { return };
+        let len = permit.min(missing).min(piece.len() as u64);
+        match piece.get(..len as usize) {
+            Some(now) if len > 0 && sending.stream.write(now).is_err() => return,
+            Some(_) if len > 0 => missing -= len,
+            _ => sending.stream.subscribe().block(),
+        }
+    }
+    sending.finish();
+}
+
+/// Tells what arrived.
+pub(crate) fn headers(request: &IncomingRequest, out: ResponseOutparam) {
+    let lossy = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
+    let entries = request.headers().entries();
+    let headers: Vec<_> = entries.into_iter().map(|(name, value)| (name, lossy(value))).collect();
+    let seen = json!({
+        "method": method(request.method()),
+        "path_with_query": request.path_with_query(),
+        "scheme": request.scheme().map(scheme),
+        "authority": request.authority(),
+        "headers": headers,
+    });
+    reply_json(out, &seen);
+}
+
+fn method(method: Method) -> String {
+    match method {
+        Method::Get => "GET",
+        Method::Head => "HEAD",
+        Method::Post => "POST",
+        Method::Put => "PUT",
+        Method::Delete => "DELETE",
+        Method::Connect => "CONNECT",
+        Method::Options => "OPTIONS",
+        Method::Trace => "TRACE",
+        Method::Patch => "PATCH",
+        Method::Other(name) => return name,
+    }
+    .to_owned()
+}
+
+fn scheme(scheme: Scheme) -> String {
+    match scheme {
+        Scheme::Http => "http".to_owned(),
+        Scheme::Https => "https".to_owned(),
+        Scheme::Other(name) => name,
+    }
+}

@@ -1,0 +1,95 @@
+//! The raw `wasi:http` calls that the deeds share.
+
+use serde_json::Value as Json;
+use wasip2::clocks::monotonic_clock::subscribe_duration;
+use wasip2::http::types::{
+    Fields, IncomingBody, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam,
+};
+use wasip2::io::streams::{InputStream, OutputStream};
+
+/// Waits without using the processor.
+pub(crate) fn sleep(ms: u64) {
+    subscribe_duration(ms.saturating_mul(1_000_000)).block();
+}
+
+/// A response on its way. The stream is a child of the body, so it is declared, and dropped, first.
+pub(crate) struct Sending {
+    pub(crate) stream: OutputStream,
+    body: OutgoingBody,
+}
+
+impl Sending {
+    /// Sends the head of a response.
+    pub(crate) fn head(out: ResponseOutparam, status: u16, content_type: &str) -> Option<Self> {
+        let content_type = [(String::from("content-type"), content_type.as_bytes().to_vec())];
+        let response = OutgoingResponse::new(Fields::from_list(&content_type).ok()?);
+        response.set_status_code(status).ok()?;
+        let body = response.body().ok()?;
+        let stream = body.write().ok()?;
+        ResponseOutparam::set(out, Ok(response));
+        Some(Self { stream, body })
+    }
+
+    /// Writes bytes and waits until the host has taken them; false if nobody listens any more.
+    pub(crate) fn write(&self, bytes: &[u8]) -> bool {
+        bytes.chunks(4096).all(|chunk| self.stream.blocking_write_and_flush(chunk).is_ok())
+    }
+
+    /// Ends the response.
+    pub(crate) fn finish(self) {
+        drop(self.stream);
+        if let Err(error) = OutgoingBody::finish(self.body, None) {
+            eprintln!("finish: {error}");
+        }
+    }
+}
+
+/// Sends a whole response.
+pub(crate) fn reply(out: ResponseOutparam, status: u16, content_type: &str, bytes: &[u8]) {
+    if let Some(sending) = Sending::head(out, status, content_type)
+        && sending.write(bytes)
+    {
+        sending.finish();
+    }
+}
+
+/// Sends JSON.
+pub(crate) fn reply_json(out: ResponseOutparam, json: &Json) {
+    reply(out, 200, "application/json", json.to_string().as_bytes());
+}
+
+/// Sends the head and one flushed chunk of a response, and leaves it unfinished.
+pub(crate) fn start(out: ResponseOutparam) -> Option<Sending> {
+    let sending = Sending::head(out, 200, "text/plain")?;
+    sending.write(b"partial");
+    Some(sending)
+}
+
+/// A request body being read. The stream is a child of the body, so it is declared, and dropped, first.
+pub(crate) struct Reading {
+    stream: InputStream,
+    _body: IncomingBody,
+}
+
+impl Reading {
+    pub(crate) fn new(request: &IncomingRequest) -> Option<Self> {
+        let body = request.consume().ok()?;
+        Some(Self { stream: body.stream().ok()?, _body: body })
+    }
+
+    /// The bytes that come next, at most 4096; none at the end.
+    pub(crate) fn next(&self) -> Option<Vec<u8>> {
+        self.stream.blocking_read(4096).ok()
+    }
+}
+
+/// A whole request body.
+pub(crate) fn read_all(request: &IncomingRequest) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(reading) = Reading::new(request) {
+        while let Some(chunk) = reading.next() {
+            bytes.extend(chunk);
+        }
+    }
+    bytes
+}

@@ -1,0 +1,216 @@
+//! The container image and the Fly machine agree with each other and with the repository.
+//!
+//! No container engine is needed: the two files are read, and what one says is looked up in the other.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use toml::Table;
+
+/// The repository's root.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn text(path: &str) -> Result<String> {
+    fs::read_to_string(root().join(path)).with_context(|| format!("cannot read {path}"))
+}
+
+fn table(path: &str) -> Result<Table> {
+    text(path)?.parse().with_context(|| format!("{path} is no TOML"))
+}
+
+/// The value at a dotted path, such as `http_service.internal_port`. A list of tables stands for its first.
+fn value<'a>(table: &'a Table, path: &str) -> Result<&'a toml::Value> {
+    let mut keys = path.split('.');
+    let first = keys.next().and_then(|key| table.get(key));
+    let found = keys.fold(first, |at, key| match at? {
+        toml::Value::Array(list) => list.first()?.get(key),
+        other => other.get(key),
+    });
+    found.with_context(|| format!("no {path}"))
+}
+
+fn string<'a>(table: &'a Table, path: &str) -> Result<&'a str> {
+    value(table, path)?.as_str().with_context(|| format!("{path} is no text"))
+}
+
+/// A Dockerfile's instructions: each one's name and the rest of its line, continued lines joined.
+fn instructions() -> Result<Vec<(String, String)>> {
+    let file = text("Dockerfile")?;
+    let code: Vec<&str> = file.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
+    let joined = code.join("\n").replace("\\\n", " ");
+    let split = |line: &str| {
+        line.trim().split_once(' ').map(|(name, rest)| (name.to_owned(), rest.trim().to_owned()))
+    };
+    Ok(joined.lines().filter_map(split).collect())
+}
+
+/// The one instruction of that name in the last stage, or in the only stage that has it.
+fn instruction(name: &str) -> Result<String> {
+    let found = instructions()?.into_iter().rev().find(|(found, _)| found == name);
+    found.map(|(_, rest)| rest).with_context(|| format!("the Dockerfile has no {name}"))
+}
+
+/// What the build stage copies out of the repository.
+fn copied() -> Result<BTreeSet<String>> {
+    let mut sources = BTreeSet::new();
+    for (name, rest) in instructions()? {
+        if name == "COPY" && !rest.starts_with("--from=") {
+            let words: Vec<&str> = rest.split_whitespace().collect();
+            let Some((_, from)) = words.split_last() else { bail!("an empty COPY") };
+            sources.extend(from.iter().map(|&word| word.to_owned()));
+        }
+    }
+    Ok(sources)
+}
+
+/// The value that the container's command line gives a flag.
+fn flag(name: &str) -> Result<String> {
+    let words: Vec<String> = serde_json::from_str(&instruction("ENTRYPOINT")?)?;
+    let found = words.iter().skip_while(|word| *word != name).nth(1).cloned();
+    found.with_context(|| format!("the ENTRYPOINT has no {name}"))
+}
+
+fn port_of(address: &str) -> Result<i64> {
+    let (_, port) = address.rsplit_once(':').with_context(|| format!("{address} has no port"))?;
+    port.parse().with_context(|| format!("{address} has no port"))
+}
+
+/// Whether `.dockerignore` keeps a path from the builder: the last pattern that covers it decides.
+fn is_ignored(path: &str) -> Result<bool> {
+    let mut ignored = false;
+    for line in text(".dockerignore")?.lines().map(str::trim) {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (pattern, ignores) = line.strip_prefix('!').map_or((line, true), |pattern| (pattern, false));
+        if covers(pattern, path)? {
+            ignored = ignores;
+        }
+    }
+    Ok(ignored)
+}
+
+/// Whether a pattern covers a path or a folder above it. Only the forms that `.dockerignore` uses are known.
+fn covers(pattern: &str, path: &str) -> Result<bool> {
+    if pattern == "*" {
+        return Ok(true);
+    }
+    let (anywhere, name) = pattern.strip_prefix("**/").map_or((false, pattern), |name| (true, name));
+    ensure!(!name.contains(['*', '?', '[']), "this test does not know the pattern {pattern}");
+    Ok(if anywhere {
+        Path::new(path).iter().any(|part| part == name)
+    } else {
+        Path::new(path).starts_with(name)
+    })
+}
+
+#[test]
+fn what_the_image_copies_is_there_and_not_ignored() -> Result<()> {
+    for source in copied()? {
+        ensure!(root().join(&source).exists(), "the Dockerfile copies {source}, which is not there");
+        ensure!(!is_ignored(&source)?, "the Dockerfile copies {source}, which .dockerignore leaves out");
+    }
+    ensure!(
+        is_ignored("target")? && is_ignored("runtime/target")?,
+        "build output would be sent to the builder"
+    );
+    ensure!(
+        is_ignored("data")? && is_ignored(".git")?,
+        "private or large folders would be sent to the builder"
+    );
+    Ok(())
+}
+
+#[test]
+fn the_image_gets_every_member_and_the_build_flags() -> Result<()> {
+    let copied = copied()?;
+    let manifest = table("Cargo.toml")?;
+    let members = value(&manifest, "workspace.members")?.as_array().context("members are a list")?;
+    for member in members.iter().filter_map(toml::Value::as_str) {
+        let folder = member.trim_end_matches("/*");
+        let has = copied.iter().any(|source| Path::new(folder).starts_with(source));
+        ensure!(has, "the Dockerfile does not copy the workspace member {member}");
+    }
+    for file in [".cargo", "Cargo.toml", "Cargo.lock"] {
+        ensure!(copied.contains(file), "the Dockerfile does not copy {file}");
+    }
+    Ok(())
+}
+
+#[test]
+fn one_public_port() -> Result<()> {
+    let fly = table("fly.toml")?;
+    let listen = flag("--public-listen")?;
+    ensure!(listen.starts_with("0.0.0.0:"), "{listen} cannot be reached from outside the container");
+    let port = port_of(&listen)?;
+    assert_eq!(instruction("EXPOSE")?.parse::<i64>()?, port);
+    assert_eq!(value(&fly, "http_service.internal_port")?.as_integer(), Some(port));
+    assert_eq!(value(&fly, "checks.public.port")?.as_integer(), Some(port));
+    Ok(())
+}
+
+#[test]
+fn the_admin_door_stays_inside() -> Result<()> {
+    let listen = flag("--admin-listen")?;
+    ensure!(listen.starts_with("127.0.0.1:"), "{listen} would open the admin door to the network");
+    assert_ne!(port_of(&listen)?, port_of(&flag("--public-listen")?)?);
+    Ok(())
+}
+
+#[test]
+fn data_is_on_the_volume() -> Result<()> {
+    let data = flag("--data")?;
+    assert_eq!(instruction("VOLUME")?, data);
+    assert_eq!(string(&table("fly.toml")?, "mounts.destination")?, data);
+    Ok(())
+}
+
+#[test]
+fn the_server_is_not_root_and_owns_its_data() -> Result<()> {
+    let user = instruction("USER")?;
+    let id: u32 = user.split(':').next().unwrap_or(&user).parse().context("USER is not a number")?;
+    ensure!(id > 0, "the server runs as root");
+    let setup = instruction("RUN")?;
+    ensure!(
+        setup.contains(&format!("--owner={id} ")),
+        "the folder for data belongs to another user than {id}"
+    );
+    Ok(())
+}
+
+#[test]
+fn fly_waits_for_the_drain() -> Result<()> {
+    let fly = table("fly.toml")?;
+    assert_eq!(string(&fly, "kill_signal")?, "SIGTERM");
+    assert_eq!(instruction("STOPSIGNAL")?, "SIGTERM");
+    let seconds =
+        string(&fly, "kill_timeout")?.strip_suffix('s').context("kill_timeout is not in seconds")?;
+    let timeout = Duration::from_secs(seconds.parse()?);
+    let drain = dormouse::limits::DRAIN_DEADLINE;
+    ensure!(timeout >= drain, "Fly kills the machine after {timeout:?}, a drain may take {drain:?}");
+    assert_eq!(value(&fly, "http_service.auto_stop_machines")?.as_str(), Some("off"));
+    Ok(())
+}
+
+#[test]
+fn the_image_is_built_by_the_toolchain_of_the_repository() -> Result<()> {
+    let toolchain = table("rust-toolchain.toml")?;
+    let channel = string(&toolchain, "toolchain.channel")?;
+    let images: Vec<String> =
+        instructions()?.into_iter().filter(|(name, _)| name == "FROM").map(|(_, rest)| rest).collect();
+    let build = images.first().context("the Dockerfile has no FROM")?;
+    ensure!(
+        build.starts_with(&format!("rust:{channel}-")),
+        "the image builds with {build}, the repository {channel}"
+    );
+    let debian =
+        |image: &str| image.split([':', '-', ' ']).find(|part| *part == "bookworm").map(str::to_owned);
+    let ran = images.last().and_then(|image| debian(image));
+    ensure!(ran.is_some() && ran == debian(build), "the binary is built on one Debian and run on another");
+    Ok(())
+}

@@ -57,12 +57,15 @@ pub const LOG_LINE_BYTES_MAX: usize = 8 << 10;
 pub const EPOCH_TICK: Duration = Duration::from_millis(10);
 /// Stack of one guest, host calls included; wasmtime keeps 512 KiB of it for the guest.
 pub const STACK_BYTES: usize = 1 << 20;
-/// Bytes that a freed slot of the pool keeps for its next guest: zeroing them costs less than unmapping them.
-pub const MEMORY_KEPT_BYTES: usize = 512 << 10;
+/// Bytes that a freed slot of the pool keeps for its next guest: zeroing the touched ones costs less than unmapping
+/// them. A small guest of rustc's has 1.1 MB, of which it touches a tenth.
+pub const MEMORY_KEPT_BYTES: usize = 2 << 20;
+/// Freed slots that keep anything. The pool's idle memory is at most this many times the bytes kept for each.
+pub const WARM_SLOTS_MAX: u32 = 64;
 /// The same for a slot's table.
 pub const TABLE_KEPT_BYTES: usize = 32 << 10;
 /// The same for a slot's stack.
-pub const STACK_KEPT_BYTES: usize = 32 << 10;
+pub const STACK_KEPT_BYTES: usize = 128 << 10;
 
 /// Largest component that can be uploaded. A Python guest has 18 MB.
 pub const COMPONENT_BYTES_MAX: u64 = 64 << 20;

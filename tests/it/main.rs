@@ -1,1 +1,41 @@
-//! x
+//! Black-box tests of Dormouse: each starts the real server, or uses one that is running, and speaks HTTP to it.
+//!
+//! Most tests share two nodes and keep to tenants of their own. A test that counts what a whole node holds, or stops
+//! it, has one of its own.
+
+mod admin;
+mod bad_input;
+mod cli;
+mod concurrency;
+mod config;
+mod connection;
+mod crash;
+mod database;
+mod drain;
+mod guard;
+mod headers;
+mod house;
+mod idle;
+mod logs;
+mod packaging;
+mod parking;
+mod streams;
+mod upload;
+mod webhook;
+
+use dormouse_tests::Shared;
+
+/// A node as shipped.
+static SHIPPED: Shared = Shared::new(&[]);
+
+/// A node whose bounds are close, for tests that run into one. No other test can be sure to stay within them.
+static TIGHT: Shared = Shared::new(&[
+    ("--body-bytes-max", "65536"),
+    ("--memory-bytes-max", "33554432"),
+    ("--cpu-time-max-ms", "200"),
+    ("--wall-time-max-ms", "2000"),
+    ("--statement-time-max-ms", "200"),
+    ("--transaction-held-max-ms", "300"),
+    ("--database-bytes-max", "262144"),
+    ("--component-bytes-max", "1048576"),
+]);

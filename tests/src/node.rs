@@ -439,6 +439,14 @@ impl TestNode {
     /// When it does not stop, or does not come up.
     pub fn restart(&mut self, how: Stop) -> Result<()> {
         self.stop(how)?;
+        self.restart_after_stop()
+    }
+
+    /// Starts it again over the same folder, after a stop.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn restart_after_stop(&mut self) -> Result<()> {
         self.running = Some(Running::start(&self.builder, &self.folder, &self.logs)?);
         Ok(())
     }

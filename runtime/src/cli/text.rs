@@ -42,7 +42,8 @@ pub(super) fn escaped_json(value: &serde_json::Value) -> String {
 fn is_dangerous(character: char) -> bool {
     character.is_control()
         || matches!(character,
-            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+            '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{feff}')
 }
 
 /// How many columns of a terminal the text takes: East Asian wide characters and emoji take two.
@@ -116,12 +117,7 @@ pub(super) fn date(unix_seconds: u64) -> String {
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     let second = unix_seconds % SECONDS_PER_DAY;
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
-        second / 3_600,
-        second / 60 % 60,
-        second % 60
-    )
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3_600, second / 60 % 60, second % 60)
 }
 
 #[cfg(test)]
@@ -158,7 +154,8 @@ mod tests {
     fn sizes_and_spans_have_fitting_units() {
         assert_eq!([0, 1_023, 1_024, 1_048_575].map(size), ["0 B", "1023 B", "1.0 KB", "1.0 MB"]);
         assert_eq!([9_999, 128 << 20, 3 << 30].map(size), ["9.8 KB", "128 MB", "3.0 GB"]);
-        let spans = [412, 999, 1_000, 3_240, 45_600, 999_700, 61_000_000].map(Duration::from_micros).map(span);
+        let spans =
+            [412, 999, 1_000, 3_240, 45_600, 999_700, 61_000_000].map(Duration::from_micros).map(span);
         assert_eq!(spans, ["412 µs", "999 µs", "1.0 ms", "3.2 ms", "46 ms", "1.0 s", "61 s"]);
     }
 

@@ -53,6 +53,7 @@ pub(super) fn rewrite(
     let full_url = full_url(parts);
     let headers = &mut parts.headers;
     strip(headers);
+    headers.reserve(8);
     let mut set = |name: &'static str, value: &str| {
         let value = HeaderValue::from_str(value).map_err(|_| Failure::BadRequest("its address is not ASCII"))?;
         headers.insert(HeaderName::from_static(name), value);

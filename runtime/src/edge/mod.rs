@@ -18,12 +18,12 @@ use axum::response::Response as AdminResponse;
 use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use tracing::{Instrument as _, Span, field};
+use tracing::Instrument as _;
 
 use crate::admission::{Admission, InFlight};
 use crate::catalog::Catalog;
 use crate::control::Directory;
-use crate::routing;
+use crate::routing::{self, Route};
 use crate::sandbox::{OnDisconnect, Run, Sandbox};
 use crate::telemetry::Metrics;
 use crate::tenant::Tenants;
@@ -59,10 +59,20 @@ impl Edge {
     pub async fn serve(&self, request: Request<Incoming>, client: SocketAddr) -> Response<ReplyBody> {
         let arrived = Instant::now();
         let id = RequestId::of(request.headers());
-        let span =
-            tracing::info_span!("request", request_id = id.as_str(), tenant = field::Empty, function = field::Empty);
+        let path = request.uri().path().to_owned();
+        let route = routing::route(&path);
+        let span = match &route {
+            Ok(Route { address, .. }) => {
+                let (tenant, function) = (address.tenant.as_str(), address.function.as_str());
+                tracing::info_span!("request", request_id = id.as_str(), tenant, function)
+            }
+            Err(_) => tracing::info_span!("request", request_id = id.as_str()),
+        };
         async {
-            let answered = self.walk(request, client, arrived, &id).await;
+            let answered = match route {
+                Ok(route) => self.walk(request, route, client, arrived, &id).await,
+                Err(no_route) => Err(no_route.into()),
+            };
             let outcome = answered.as_ref().map_or_else(|failure| failure.problem().slug, |_| "ok");
             self.metrics.answered(outcome, arrived.elapsed().as_secs_f64());
             match answered {
@@ -80,7 +90,7 @@ impl Edge {
                 }
             }
         }
-        .instrument(span.clone())
+        .instrument(span)
         .await
     }
 
@@ -88,6 +98,7 @@ impl Edge {
     async fn walk(
         &self,
         request: Request<Incoming>,
+        route: Route<'_>,
         client: SocketAddr,
         arrived: Instant,
         id: &RequestId,
@@ -97,10 +108,6 @@ impl Edge {
         }
         intake::check(&request, self.body_bytes_max)?;
         let (mut parts, body) = request.into_parts();
-        let path = parts.uri.path().to_owned();
-        let route = routing::route(&path)?;
-        let span = Span::current();
-        span.record("tenant", route.address.tenant.as_str()).record("function", route.address.function.as_str());
         let target = self.directory.resolve(&route.address).await?;
         let in_flight = InFlight { request_id: id.shared(), address: route.base.into(), since: arrived };
         let ticket = self.admission.enter(&target.database.tenant, in_flight).await?;

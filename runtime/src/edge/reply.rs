@@ -107,9 +107,6 @@ fn guest_problem(failure: &GuestFailure) -> ProblemType {
         GuestFailure::PoolExhausted(_) => {
             problem(S::SERVICE_UNAVAILABLE, "node-busy", "The node is busy").retry_after(1)
         }
-        GuestFailure::Cancelled => {
-            problem(S::SERVICE_UNAVAILABLE, "draining", "The node is shutting down").retry_after(5)
-        }
     }
 }
 

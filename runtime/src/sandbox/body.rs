@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 
 use hyper::body::{Body, Bytes, Frame, SizeHint};
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::JoinHandle;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 const RUNNING: u8 = 0;
@@ -55,24 +55,12 @@ pub enum OnDisconnect {
     Finish,
 }
 
-/// A task that is aborted when this value drops, unless it was detached.
-pub(super) struct AbortOnDrop<T>(Option<JoinHandle<T>>);
+/// The rest of a guest, in a task of its own. Aborted when this value drops, unless it was let go.
+pub(super) struct Rest(Option<JoinHandle<Result<(), super::GuestFailure>>>);
 
-impl<T> AbortOnDrop<T> {
-    pub(super) fn new(task: JoinHandle<T>) -> Self {
+impl Rest {
+    pub(super) fn new(task: JoinHandle<Result<(), super::GuestFailure>>) -> Self {
         Self(Some(task))
-    }
-
-    pub(super) async fn join(&mut self) -> Result<T, JoinFailed> {
-        match &mut self.0 {
-            Some(task) => task.await.map_err(JoinFailed::from),
-            None => Err(JoinFailed),
-        }
-    }
-
-    /// The same task under a new owner.
-    pub(super) fn detach(&mut self) -> Self {
-        Self(self.0.take())
     }
 
     fn let_it_run(&mut self) {
@@ -80,24 +68,11 @@ impl<T> AbortOnDrop<T> {
     }
 }
 
-impl<T> Drop for AbortOnDrop<T> {
+impl Drop for Rest {
     fn drop(&mut self) {
         if let Some(task) = &self.0 {
             task.abort();
         }
-    }
-}
-
-/// The task was aborted or panicked.
-#[derive(Debug)]
-pub(super) struct JoinFailed;
-
-impl From<JoinError> for JoinFailed {
-    fn from(error: JoinError) -> Self {
-        if error.is_panic() {
-            tracing::error!("the task of a guest panicked");
-        }
-        Self
     }
 }
 
@@ -110,7 +85,7 @@ pub struct Interrupted;
 pub struct GuestBody {
     inner: HyperOutgoingBody,
     ended: Ended,
-    task: AbortOnDrop<Result<(), super::GuestFailure>>,
+    rest: Option<Rest>,
     on_disconnect: OnDisconnect,
     /// Bytes that a `content-length` promises and that are still to come.
     remaining: Option<u64>,
@@ -120,10 +95,17 @@ impl GuestBody {
     pub(super) fn new(
         inner: HyperOutgoingBody,
         ended: Ended,
-        task: AbortOnDrop<Result<(), super::GuestFailure>>,
+        rest: Option<Rest>,
         on_disconnect: OnDisconnect,
     ) -> Self {
-        Self { inner, ended, task, on_disconnect, remaining: None }
+        Self { inner, ended, rest, on_disconnect, remaining: None }
+    }
+
+    /// The whole response is sent: what the guest does now is work after the response.
+    fn let_the_rest_run(&mut self) {
+        if let Some(rest) = &mut self.rest {
+            rest.let_it_run();
+        }
     }
 
     /// Takes over the length that the response's head promises.
@@ -154,8 +136,7 @@ impl Body for GuestBody {
             Some(Err(_)) => Some(Err(Interrupted)),
             None if self.ended.has_failed() => Some(Err(Interrupted)),
             None => {
-                // The whole response is sent: what the guest does now is work after the response.
-                self.task.let_it_run();
+                self.let_the_rest_run();
                 None
             }
         })
@@ -174,7 +155,7 @@ impl Drop for GuestBody {
     fn drop(&mut self) {
         // hyper drops a body of known length without asking for its end.
         if self.on_disconnect == OnDisconnect::Finish || self.remaining == Some(0) || self.inner.is_end_stream() {
-            self.task.let_it_run();
+            self.let_the_rest_run();
         }
     }
 }

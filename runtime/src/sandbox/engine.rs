@@ -38,6 +38,7 @@ pub(super) fn runner(guest: GuestLimits, concurrency_max: u32) -> anyhow::Result
         .max_tables_per_component(limits::TABLES_PER_COMPONENT)
         .max_memory_size(usize::try_from(guest.memory_bytes_max)?)
         .table_elements(limits::TABLE_ELEMENTS_MAX)
+        .max_unused_warm_slots(limits::WARM_SLOTS_MAX)
         .linear_memory_keep_resident(limits::MEMORY_KEPT_BYTES)
         .table_keep_resident(limits::TABLE_KEPT_BYTES)
         .async_stack_keep_resident(limits::STACK_KEPT_BYTES)

@@ -1,13 +1,17 @@
 //! CPU time of one guest: what the thread's CPU clock advances while the guest is polled.
 //!
 //! The epoch makes a guest that computes yield every tick; the meter looks at the clock then. Waiting costs nothing.
+//! The CPU clock is a system call, so the first moments are counted by the wall clock: that is never less.
 
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
+
+/// Up to here the wall clock is good enough.
+const COARSE_MAX: Duration = Duration::from_millis(10);
 
 /// The guest has used all its CPU time.
 #[derive(Debug)]
@@ -31,9 +35,17 @@ impl Metered {
         let mut work = pin!(work);
         let mut used = Duration::ZERO;
         poll_fn(|context| {
-            let before = thread_time();
-            let poll = work.as_mut().poll(context);
-            used += thread_time().saturating_sub(before);
+            let poll = if used < COARSE_MAX {
+                let before = Instant::now();
+                let poll = work.as_mut().poll(context);
+                used += before.elapsed();
+                poll
+            } else {
+                let before = thread_time();
+                let poll = work.as_mut().poll(context);
+                used += thread_time().saturating_sub(before);
+                poll
+            };
             match poll {
                 Poll::Ready(output) => Poll::Ready(Ok(output)),
                 Poll::Pending if used > self.time_max => Poll::Ready(Err(Exceeded)),

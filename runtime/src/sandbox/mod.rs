@@ -72,9 +72,6 @@ pub enum GuestFailure {
     /// The instance pool has no free slot.
     #[error("the instance pool is used up: {0}")]
     PoolExhausted(String),
-    /// The node cancelled it: the drain's deadline has passed.
-    #[error("the guest was cancelled")]
-    Cancelled,
 }
 
 /// Why a component cannot be used.
@@ -150,7 +147,10 @@ impl Sandbox {
         })
     }
 
-    /// Runs a guest until its response's head is there; the rest of it runs on beside the body.
+    /// Runs a guest until its response's head is there; what it still does then runs beside the body.
+    ///
+    /// The guest is polled by the caller until then: most have finished with the head, and need no task of their
+    /// own. Dropping this future cancels the guest.
     ///
     /// # Errors
     /// When the guest fails before the head.
@@ -159,22 +159,26 @@ impl Sandbox {
         compiled: Arc<Compiled>,
         run: Run,
     ) -> Result<http::Response<GuestBody>, GuestFailure> {
-        let (head, response) = oneshot::channel();
+        let (head, mut response) = oneshot::channel();
         let ended = Ended::default();
         let on_disconnect = run.on_disconnect;
-        let guest = self.clone().drive(compiled, run, head, ended.clone()).in_current_span();
-        let mut task = body::AbortOnDrop::new(tokio::spawn(guest));
-        match response.await {
-            Ok(Ok(response)) => {
-                Ok(response.map(|inner| GuestBody::new(inner, ended, task.detach(), on_disconnect)))
+        let mut guest = Box::pin(self.clone().drive(compiled, run, head, ended.clone()));
+        let (outcome, response) = tokio::select! {
+            biased;
+            outcome = guest.as_mut() => (Some(outcome), response.try_recv().ok()),
+            response = &mut response => (None, response.ok()),
+        };
+        let (response, rest) = match (outcome, response) {
+            // Nothing has been sent yet, so that a guest that fails behind its head can still be told of.
+            (Some(Err(failure)), _) => return Err(failure),
+            (_, None) => return Err(GuestFailure::NoResponse),
+            (_, Some(Err(code))) => return Err(GuestFailure::ErrorCode(format!("{code:?}"))),
+            (Some(Ok(())), Some(Ok(response))) => (response, None),
+            (None, Some(Ok(response))) => {
+                (response, Some(body::Rest::new(tokio::spawn(guest.in_current_span()))))
             }
-            Ok(Err(code)) => Err(GuestFailure::ErrorCode(format!("{code:?}"))),
-            Err(_) => Err(match task.join().await {
-                Ok(Ok(())) => GuestFailure::NoResponse,
-                Ok(Err(failure)) => failure,
-                Err(_) => GuestFailure::Cancelled,
-            }),
-        }
+        };
+        Ok(response.map(|inner| GuestBody::new(inner, ended, rest, on_disconnect)))
     }
 
     async fn drive(

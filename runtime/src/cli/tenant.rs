@@ -1,0 +1,215 @@
+//! `dormouse tenant`: create, list, show and delete tenants.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::client::{Client, ClientOptions};
+use super::table::{self, Cell};
+use super::{output, text};
+use crate::name::TenantName;
+
+/// Tenants that are asked for at once: the most that the API gives.
+const PAGE_TENANTS: u32 = 1_000;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  dormouse tenant create acme\n  dormouse tenant list")]
+pub(super) struct TenantArgs {
+    #[command(subcommand)]
+    command: TenantCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TenantCommand {
+    /// Create a tenant, with an empty database
+    #[command(after_help = "Example:\n  dormouse tenant create acme")]
+    Create {
+        /// Its name: 1 to 63 lowercase letters, digits and hyphens
+        name: TenantName,
+        #[command(flatten)]
+        client: ClientOptions,
+    },
+    /// List all tenants
+    #[command(after_help = "Example:\n  dormouse tenant list --json | jq -r '.tenants[].name'")]
+    List {
+        /// Print the API's JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        client: ClientOptions,
+    },
+    /// Show a tenant, its functions and its database
+    #[command(after_help = "Example:\n  dormouse tenant show acme")]
+    Show {
+        /// Its name
+        name: TenantName,
+        /// Print the API's JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        client: ClientOptions,
+    },
+    /// Delete a tenant with its functions and all its data
+    #[command(after_help = "Example:\n  dormouse tenant delete acme --yes")]
+    Delete {
+        /// Its name
+        name: TenantName,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        client: ClientOptions,
+    },
+}
+
+pub(super) fn run(args: &TenantArgs) -> anyhow::Result<()> {
+    match &args.command {
+        TenantCommand::Create { name, client } => {
+            create(&client.client()?, name)?;
+            output::lines(&format!("created {name}"))
+        }
+        TenantCommand::List { json, client } => list(&client.client()?, *json),
+        TenantCommand::Show { name, json, client } => show(&client.client()?, name, *json),
+        TenantCommand::Delete { name, yes, client } => {
+            let client = client.client()?;
+            if !yes {
+                confirm_deletion(name)?;
+            }
+            client.delete(&format!("/v1/tenants/{name}"))?;
+            output::lines(&format!("deleted {name}"))
+        }
+    }
+}
+
+/// Creates a tenant.
+pub(super) fn create(client: &Client, name: &TenantName) -> anyhow::Result<Value> {
+    client.post("/v1/tenants", &json!({ "name": name }))
+}
+
+fn list(client: &Client, as_json: bool) -> anyhow::Result<()> {
+    let tenants = all(client)?;
+    if as_json {
+        return output::lines(&text::escaped_json(&json!({ "tenants": tenants, "next": null })));
+    }
+    let rows: Vec<_> =
+        tenants.iter().map(|tenant| vec![name_of(tenant), date_of(tenant, "created_at")]).collect();
+    output::lines(&table::layout(&["name", "created"], &rows).join("\n"))?;
+    output::note(&text::count(rows.len() as u64, "tenant"));
+    Ok(())
+}
+
+/// All tenants, page by page.
+fn all(client: &Client) -> anyhow::Result<Vec<Value>> {
+    let mut tenants = Vec::new();
+    let mut after = String::new();
+    loop {
+        let mut page = client.get(&format!("/v1/tenants?limit={PAGE_TENANTS}{after}"))?;
+        let Some(Value::Array(mut found)) = page.get_mut("tenants").map(Value::take) else {
+            bail!("the node's list of tenants has no `tenants`; is this program older than the node?");
+        };
+        // An empty page ends the list whatever `next` says.
+        let progress = !found.is_empty();
+        tenants.append(&mut found);
+        match page.get("next").and_then(Value::as_str) {
+            Some(next) if progress => after = format!("&after={}", next.parse::<TenantName>()?),
+            _ => return Ok(tenants),
+        }
+    }
+}
+
+fn show(client: &Client, name: &TenantName, as_json: bool) -> anyhow::Result<()> {
+    let tenant = client.get(&format!("/v1/tenants/{name}"))?;
+    if as_json {
+        return output::lines(&text::escaped_json(&tenant));
+    }
+    output::lines(&description(&tenant).join("\n"))
+}
+
+fn description(tenant: &Value) -> Vec<String> {
+    let text_of = |name| tenant.get(name).and_then(Value::as_str).map(text::escaped).unwrap_or_default();
+    let number_of = |name| tenant.get(name).and_then(Value::as_u64).unwrap_or_default();
+    let database = tenant.get("database").unwrap_or(&Value::Null);
+    let bytes_of = |name| text::size(database.get(name).and_then(Value::as_u64).unwrap_or_default());
+    let state = database.get("state").and_then(Value::as_str).map(text::escaped).unwrap_or_default();
+    let mut lines = vec![
+        format!("name      {}", text_of("name")),
+        format!("id        {}", text_of("id")),
+        format!("created   {}", text::date(number_of("created_at"))),
+        format!("database  {state}, {} and {} of WAL", bytes_of("bytes"), bytes_of("wal_bytes")),
+        String::new(),
+    ];
+    let functions = tenant.get("functions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    if functions.is_empty() {
+        lines.push(format!("no functions yet: dormouse deploy {} PATH", text_of("name")));
+        return lines;
+    }
+    let rows: Vec<_> = functions.iter().map(function_row).collect();
+    lines.extend(table::layout(&["function", "component", "size", "deployed"], &rows));
+    lines
+}
+
+fn function_row(function: &Value) -> Vec<Cell> {
+    let digest = function.get("component").and_then(Value::as_str).unwrap_or_default();
+    let short: String = digest.chars().take(12).collect();
+    let bytes = function.get("bytes").and_then(Value::as_u64).unwrap_or_default();
+    let size = Cell::number(text::size(bytes));
+    vec![name_of(function), Cell::text(&short), size, date_of(function, "deployed_at")]
+}
+
+fn name_of(object: &Value) -> Cell {
+    Cell::text(object.get("name").and_then(Value::as_str).unwrap_or_default())
+}
+
+fn date_of(object: &Value, member: &str) -> Cell {
+    Cell::text(&object.get(member).and_then(Value::as_u64).map(text::date).unwrap_or_default())
+}
+
+fn confirm_deletion(name: &TenantName) -> anyhow::Result<()> {
+    if !std::io::stdin().is_terminal() {
+        bail!("deleting {name} deletes its functions and all its data: give --yes to do it");
+    }
+    let mut stderr = std::io::stderr().lock();
+    write!(stderr, "This deletes {name}, its functions and all its data. Type its name to do it: ")?;
+    stderr.flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).context("cannot read the answer")?;
+    if answer.trim() != name.as_str() {
+        bail!("that is not its name: nothing was deleted");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_is_described_with_its_functions() {
+        let tenant = json!({
+            "name": "acme", "id": "0a", "created_at": 0,
+            "functions": [{"name": "fn", "component": "0123456789abcdef", "bytes": 2048, "deployed_at": 1}],
+            "database": {"state": "parked", "bytes": 8192, "wal_bytes": 0}
+        });
+        assert_eq!(
+            description(&tenant),
+            [
+                "name      acme",
+                "id        0a",
+                "created   1970-01-01T00:00:00Z",
+                "database  parked, 8.0 KB and 0 B of WAL",
+                "",
+                "function  component       size  deployed",
+                "--------  ------------  ------  --------------------",
+                "fn        0123456789ab  2.0 KB  1970-01-01T00:00:01Z",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_tenant_without_functions_is_told_how_to_get_one() {
+        let lines = description(&json!({"name": "acme", "functions": []}));
+        assert_eq!(lines.last().map(String::as_str), Some("no functions yet: dormouse deploy acme PATH"));
+    }
+}

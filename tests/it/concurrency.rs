@@ -1,0 +1,66 @@
+//! Many requests at once: every row that was acknowledged is there, once, and in the right database.
+
+use std::collections::BTreeSet;
+use std::thread;
+
+use anyhow::{Context, Result, ensure};
+use dormouse_tests::{Tenant, TestNode};
+use serde_json::{Value, json};
+
+use crate::SHIPPED;
+
+/// Posts from several threads at once, and gives the ids that were acknowledged.
+fn post_in_parallel(tenants: &[Tenant<'_>], threads: usize, posts: usize) -> Result<Vec<Vec<i64>>> {
+    let writer = |tenant: &Tenant<'_>, thread: usize| -> Result<Vec<i64>> {
+        (0..posts)
+            .map(|post| {
+                let body = json!({ "name": format!("{thread}/{post}"), "message": tenant.name });
+                let entry = tenant.post("", &body)?.expect(201)?.json()?;
+                entry.get("id").and_then(Value::as_i64).context("no id")
+            })
+            .collect()
+    };
+    let writer = &writer;
+    thread::scope(|scope| {
+        let of_tenant = |tenant| -> Vec<_> {
+            (0..threads).map(|thread| scope.spawn(move || writer(tenant, thread))).collect()
+        };
+        let all: Vec<_> = tenants.iter().map(of_tenant).collect();
+        let join = |writers: Vec<thread::ScopedJoinHandle<'_, Result<Vec<i64>>>>| -> Result<Vec<i64>> {
+            let ids: Result<Vec<Vec<i64>>> =
+                writers.into_iter().map(|writer| writer.join().ok().context("a thread failed")?).collect();
+            Ok(ids?.into_iter().flatten().collect())
+        };
+        all.into_iter().map(join).collect()
+    })
+}
+
+#[test]
+fn many_writers_of_one_tenant() -> Result<()> {
+    let node = SHIPPED.node()?;
+    let tenant = node.tenant("guestbook")?;
+    let ids = post_in_parallel(std::slice::from_ref(&tenant), 16, 25)?.into_iter().flatten();
+    let ids: BTreeSet<i64> = ids.collect();
+    assert_eq!(ids, (1..=400).collect(), "an id is missing, or was acknowledged twice");
+    assert_eq!(tenant.number("SELECT count(DISTINCT name) FROM entries")?, 400);
+    assert_eq!(tenant.number("SELECT count(*) FROM entries")?, 400);
+    Ok(())
+}
+
+#[test]
+fn many_tenants_with_few_sessions() -> Result<()> {
+    // Fewer database sessions than tenants, and no parking: each request opens and closes.
+    let node = TestNode::builder()
+        .flag("--sessions-max", 4)
+        .flag("--sessions-per-tenant", 2)
+        .flag("--park-time-max-ms", 0)
+        .start()?;
+    let tenants: Vec<_> = (0..10).map(|_| node.tenant("guestbook")).collect::<Result<_>>()?;
+    for (tenant, ids) in tenants.iter().zip(post_in_parallel(&tenants, 3, 8)?) {
+        assert_eq!(ids.iter().copied().collect::<BTreeSet<_>>(), (1..=24).collect());
+        assert_eq!(tenant.sql("SELECT DISTINCT message FROM entries")?, json!([[tenant.name]]), "another tenant's rows");
+        assert_eq!(tenant.number("SELECT count(*) FROM entries")?, 24);
+    }
+    ensure!(node.metric("dormouse_database_sessions")? <= 4.0);
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! Thousands of tenants, each hit once: soon after, none of them costs anything.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use anyhow::{Context, Result, ensure};
+use dormouse_tests::{Stop, TestNode, eventually, guest};
+use serde_json::json;
+
+use crate::parking::{leftovers, open_tenant_files};
+
+/// How many tenants there are unless `DORMOUSE_TEST_TENANTS` says otherwise. The founding figure is 10,000.
+const TENANTS: usize = 1_000;
+
+/// Clients at once.
+const CLIENTS: usize = 8;
+
+/// What an idle node may have gained, beside what its pool says it keeps.
+const GAIN_BYTES_MAX: f64 = 10e6;
+
+/// Does something for every tenant, by several clients at once.
+fn for_each(tenants: usize, work: impl Fn(&str) -> Result<()> + Sync) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let client = || -> Result<()> {
+        loop {
+            let tenant = next.fetch_add(1, Ordering::Relaxed);
+            if tenant >= tenants {
+                return Ok(());
+            }
+            work(&format!("idle-{tenant}"))?;
+        }
+    };
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(client)).collect();
+        clients.into_iter().try_for_each(|client| client.join().ok().context("a client failed")?)
+    })
+}
+
+#[test]
+fn tenants_that_were_hit_once_cost_nothing() -> Result<()> {
+    let tenants = match std::env::var("DORMOUSE_TEST_TENANTS") {
+        Ok(number) => number.parse().context("DORMOUSE_TEST_TENANTS is no number")?,
+        Err(_) => TENANTS,
+    };
+    let mut node = TestNode::builder().flag("--component-park-time-max-ms", 500).start()?;
+    let component = std::fs::read(guest("guestbook")?)?;
+    for_each(tenants, |tenant| {
+        node.create_tenant(tenant)?;
+        node.upload(tenant, "fn", &component)?.expect(200)?;
+        Ok(())
+    })?;
+    // The node that is measured is one that only ever answered requests.
+    node.restart(Stop::Terminate)?;
+    let before = node.metric("dormouse_resident_bytes")?;
+    let body = json!({ "name": "Ada", "message": "x".repeat(1_000) }).to_string();
+    for_each(tenants, |tenant| {
+        node.request("POST", &format!("/t/{tenant}/fn"), &[], body.as_bytes())?.expect(201)?;
+        Ok(())
+    })?;
+    for metric in ["dormouse_instances", "dormouse_database_sessions", "dormouse_tenants_present", "dormouse_components_mapped"] {
+        node.wait_for_metric(metric, 0.0)?;
+    }
+    let open = open_tenant_files(&node)?;
+    ensure!(open.is_empty(), "{} files of tenants are open", open.len());
+    let leftovers = leftovers(&node)?;
+    ensure!(leftovers.is_empty(), "{} logs hold bytes: {:?}", leftovers.len(), leftovers.first());
+    let mut last = String::new();
+    eventually("its memory is given back", || {
+        let after = node.metric("dormouse_resident_bytes")?;
+        let pool = node.metric("dormouse_pool_unused_resident_bytes")?;
+        last = format!("{before} bytes before, {after} after, {pool} of them in the pool");
+        Ok((after - before - pool < GAIN_BYTES_MAX).then_some(()))
+    })
+    .with_context(|| last.clone())?;
+    println!("{tenants} tenants: {last}");
+    Ok(())
+}

@@ -245,17 +245,10 @@ async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {
 /// Lets go of what idle tenants left in memory.
 async fn keep_house(rooms: Rooms, component_idle_max: Duration) {
     let mut interval = tokio::time::interval(limits::HOUSEKEEPING_INTERVAL);
-    let mut before = None;
     loop {
         interval.tick().await;
         rooms.catalog.release_idle(component_idle_max);
         rooms.directory.release_idle(component_idle_max);
-        // Memory is worth returning once things have been closed and nothing is left to close.
-        let open = rooms.tenants.figures().open + rooms.admission.tenants() + rooms.catalog.mapped();
-        if before.is_some_and(|before| before > open) {
-            let _ = tokio::task::spawn_blocking(database::release_memory).await;
-        }
-        before = Some(open);
     }
 }
 

@@ -13,6 +13,7 @@ use axum::routing::{get, post, put};
 use http::StatusCode;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Body as _;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -276,7 +277,9 @@ fn json_of(value: Value) -> serde_json::Value {
     match value {
         Value::Null => serde_json::Value::Null,
         Value::Integer(number) => number.into(),
-        Value::Real(number) => number.into(),
+        Value::Real(number) if number.is_finite() => number.into(),
+        // JSON has no infinities; SQLite has no NaN.
+        Value::Real(number) => if number > 0.0 { "Infinity" } else { "-Infinity" }.into(),
         Value::Text(text) => text.into(),
         Value::Blob(bytes) => json!({"base16": crate::name::hex(&bytes)}),
     }
@@ -290,6 +293,9 @@ async fn json_body<T: for<'de> Deserialize<'de>>(request: Request) -> Answer<T> 
 }
 
 async fn upload(body: Body, bytes_max: u64) -> Answer<Vec<u8>> {
+    if body.size_hint().lower() > bytes_max {
+        return Err(ApiError::TooLarge(bytes_max));
+    }
     let limited = Limited::new(body, usize::try_from(bytes_max).unwrap_or(usize::MAX));
     let collected = tokio::time::timeout(UPLOAD_TIME_MAX, limited.collect())
         .await

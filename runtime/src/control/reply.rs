@@ -14,7 +14,7 @@ use crate::problem::ProblemType;
 /// Why an admin request failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ApiError {
-    #[error("send the token of data/keys/admin.token as `Authorization: Bearer <token>`")]
+    #[error("send the token of <data>/keys/admin.token as `Authorization: Bearer <token>`")]
     Unauthorized,
     #[error("{0}")]
     BadRequest(String),

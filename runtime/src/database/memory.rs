@@ -105,11 +105,3 @@ pub(super) fn methods() -> ffi::sqlite3_mem_methods {
         pAppData: std::ptr::null_mut(),
     }
 }
-
-/// Returns the free memory of the process to the system. glibc keeps it otherwise: 471 MB after 6,000 handles.
-pub fn release_memory() {
-    // SAFETY: malloc_trim may be called at any time from any thread.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}

@@ -16,6 +16,5 @@ mod sqlite;
 mod worker;
 
 pub use message::{Command, DatabaseError, Executed, Profile, Reply, Rows, SessionId, Value};
-pub use memory::release_memory;
 pub use sqlite::start;
 pub use worker::Database;

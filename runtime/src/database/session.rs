@@ -53,6 +53,8 @@ pub(super) struct Session {
     connection: Connection,
     opening: Opening,
     cancelled: Arc<AtomicBool>,
+    /// Rows that earlier leases of the session changed.
+    changes_before_lease: i64,
 }
 
 /// A statement as its sender asked for it.
@@ -67,7 +69,7 @@ pub(super) struct Request {
 impl Session {
     pub(super) fn open(opening: Opening, cancelled: Arc<AtomicBool>) -> Result<Self, DatabaseError> {
         let connection = connect(&opening, cancelled.clone()).map_err(|error| on_open(&opening.path, &error))?;
-        Ok(Self { connection, opening, cancelled })
+        Ok(Self { connection, opening, cancelled, changes_before_lease: 0 })
     }
 
     /// The memory account that the session starts with.
@@ -98,13 +100,19 @@ impl Session {
         let in_transaction = self.connection.in_transaction();
         Executed {
             outcome,
-            changes: self.connection.changes(),
+            changes: self.changes(),
             last_insert_rowid: self.connection.last_insert_rowid(),
             in_transaction,
             needs_reset: in_transaction || self.connection.is_changed(),
             wal_bytes: self.connection.wal_pages() * u64::from(limits::DATABASE_PAGE_BYTES),
             memory_bytes: 0,
         }
+    }
+
+    /// Rows changed by the latest statement of this lease; what an earlier lease changed is not told.
+    fn changes(&self) -> u64 {
+        let lease_changed_nothing = self.connection.total_changes() == self.changes_before_lease;
+        if lease_changed_nothing { 0 } else { self.connection.changes() }
     }
 
     pub(super) fn batch(&mut self, statements: &[(String, Vec<Value>)]) -> Result<Reply, DatabaseError> {
@@ -147,6 +155,7 @@ impl Session {
     /// What an earlier lease of this session left to read.
     pub(super) fn forget_earlier_lease(&mut self) {
         self.connection.forget_last_insert_rowid();
+        self.changes_before_lease = self.connection.total_changes();
     }
 
     /// Whether the whole WAL could be copied.

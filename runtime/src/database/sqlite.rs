@@ -254,6 +254,12 @@ impl Connection {
         u64::try_from(changes).unwrap_or(0)
     }
 
+    /// Rows changed by all statements so far.
+    pub(super) fn total_changes(&self) -> i64 {
+        // SAFETY: the connection is open.
+        unsafe { ffi::sqlite3_total_changes64(self.raw.as_ptr()) }
+    }
+
     /// Row id of the latest INSERT.
     pub(super) fn last_insert_rowid(&self) -> i64 {
         // SAFETY: the connection is open.

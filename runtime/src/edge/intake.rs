@@ -91,22 +91,18 @@ fn guest_uri(uri: &Uri, rest: &str) -> Result<Uri, Failure> {
 }
 
 fn strip(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
+    let named_by_connection = headers
         .get_all(header::CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in named {
-        headers.remove(name);
-    }
-    for name in HOP_BY_HOP.iter().chain(FORWARDING) {
-        headers.remove(*name);
-    }
-    let spin: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with("spin-")).cloned().collect();
-    for name in spin {
+        .filter_map(|name| name.trim().parse().ok());
+    let unwanted = headers.keys().filter(|name| {
+        let name = name.as_str();
+        name.starts_with("spin-") || HOP_BY_HOP.contains(&name) || FORWARDING.contains(&name)
+    });
+    let names: Vec<HeaderName> = named_by_connection.chain(unwanted.cloned()).collect();
+    for name in names {
         headers.remove(name);
     }
 }

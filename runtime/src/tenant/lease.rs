@@ -91,11 +91,8 @@ impl Lease {
             }
             Reply::Done | Reply::Checkpointed { .. } => return Err(DatabaseError::Closed),
         };
-        if held.writer.is_some() {
-            // A statement that only read leaves both as the session's earlier lease had them.
-            self.changes = executed.changes;
-            self.last_insert_rowid = executed.last_insert_rowid;
-        }
+        self.changes = executed.changes;
+        self.last_insert_rowid = executed.last_insert_rowid;
         held.settle(&self.shared, &executed).await;
         executed.outcome
     }

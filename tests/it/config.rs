@@ -1,7 +1,6 @@
 //! Configuration: three sources, one precedence, and mistakes that are told all at once.
 
 use std::net::TcpListener;
-use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use dormouse_tests::{Builder, TestNode};
@@ -84,13 +83,8 @@ fn permits_that_need_too_many_descriptors_are_refused() -> Result<()> {
 #[test]
 fn the_hard_limit_of_descriptors_is_what_counts() -> Result<()> {
     // The shipped permits do not fit into 1,000 descriptors, whatever the soft limit is.
-    let folder = tempfile::tempdir()?;
-    let command = TestNode::builder().command(&folder.path().join("data"))?;
-    let mut shell = std::process::Command::new("sh");
-    shell.args(["-c", "ulimit -Hn 1000; exec \"$0\" \"$@\""]).arg(command.get_program()).args(command.get_args());
-    let ended = shell.stdin(Stdio::null()).output()?;
-    let said = String::from_utf8_lossy(&ended.stderr);
-    ensure!(!ended.status.success() && said.contains("descriptors") && said.contains("1000"), "{said}");
+    let said = refused(TestNode::builder().descriptors_max(1_000))?;
+    ensure!(said.contains("descriptors") && said.contains("1000"), "{said}");
     Ok(())
 }
 

@@ -185,7 +185,7 @@ impl Connection {
     /// [`Cut`] when the connection ends before, or when what comes is no HTTP.
     pub fn head(&mut self, method: &str) -> Result<Incoming> {
         let status_line = self.line()?;
-        let status = status_line.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
+        let status = ["HTTP/1.1 ", "HTTP/1.0 "].iter().find_map(|version| status_line.strip_prefix(version)?.get(..3));
         let status: u16 = status.context("no status line")?.parse()?;
         let mut headers = Vec::new();
         loop {

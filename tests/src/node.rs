@@ -38,7 +38,7 @@ pub struct Builder {
     flags: Vec<String>,
     environment: Vec<(String, String)>,
     config: Option<String>,
-    is_bare: bool,
+    descriptors_max: Option<u32>,
 }
 
 impl Builder {
@@ -64,10 +64,10 @@ impl Builder {
         self
     }
 
-    /// Leaves out the harness's own flags, all but `--data`.
+    /// Lets the process open so many files at most, soft and hard.
     #[must_use]
-    pub fn bare(mut self) -> Self {
-        self.is_bare = true;
+    pub fn descriptors_max(mut self, number: u32) -> Self {
+        self.descriptors_max = Some(number);
         self
     }
 
@@ -76,7 +76,14 @@ impl Builder {
     /// # Errors
     /// When the binary cannot be built.
     pub fn command(&self, data: &Path) -> Result<Command> {
-        let mut command = Command::new(binary()?);
+        let mut command = match self.descriptors_max {
+            None => Command::new(binary()?),
+            Some(number) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!("ulimit -n {number} && exec \"$0\" \"$@\"")]).arg(binary()?);
+                shell
+            }
+        };
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(|name| name.starts_with("DORMOUSE_")) {
                 command.env_remove(name);
@@ -89,11 +96,9 @@ impl Builder {
             fs::write(&path, config)?;
             command.arg("--config").arg(path);
         }
-        if !self.is_bare {
-            for pair in FLAGS.chunks(2) {
-                if !self.flags.iter().any(|flag| pair.first().is_some_and(|name| name == flag)) {
-                    command.args(pair);
-                }
+        for pair in FLAGS.chunks(2) {
+            if !self.flags.iter().any(|flag| pair.first().is_some_and(|name| name == flag)) {
+                command.args(pair);
             }
         }
         command.args(&self.flags);

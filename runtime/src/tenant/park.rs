@@ -103,8 +103,17 @@ impl ParkingLot {
             queue.push_front(Entry { tenant, since });
             return Next::LookAgainAt(used + self.time_max);
         }
-        match queue.front() {
-            Some(entry) => Next::LookAgainAt(entry.since + self.time_max),
+        // Every entry has been used since it was queued; they stand in order of use now.
+        match queue.pop_front() {
+            Some(Entry { tenant, .. }) if self.is_crowded() => {
+                tenant.is_in_lot.store(false, Ordering::Release);
+                Next::Evict(tenant)
+            }
+            Some(entry) => {
+                let time = entry.since + self.time_max;
+                queue.push_front(entry);
+                Next::LookAgainAt(time)
+            }
             None => Next::Nothing,
         }
     }

@@ -106,7 +106,8 @@ pub const RESULT_BYTES_MAX: usize = 16 << 20;
 pub const DATABASE_BYTES_MAX: u64 = 1 << 30;
 /// Page size of a tenant's database, fixed when it is made.
 pub const DATABASE_PAGE_BYTES: u32 = 4_096;
-/// WAL of a tenant that never rests: beyond it the room checkpoints beside the requests.
+/// WAL of a tenant that never rests: beyond it the room checkpoints when a lease ends, and at four times of it
+/// before the lease's next statement.
 pub const WAL_BYTES_MAX: u64 = 4 << 20;
 /// `open` calls of one guest. Spin's figure.
 pub const OPENS_PER_GUEST: u32 = 256;

@@ -1,129 +1,141 @@
-//! The listener: sockets, connection permits, and one hyper task for each connection.
+//! The listener: sockets, connection permits, and one hyper task for each connection. Both doors of the node have one.
 //!
 //! It speaks HTTP/1.1. A client that is slow to send its head, or to take its response, is cut off.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
 
-use crate::edge::{Edge, ReplyBody};
 use crate::limits;
 
 /// How long to wait before the next `accept` when one has failed: descriptors may be short for a moment.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
-/// The public listener.
-pub struct Listener {
+/// Whatever answers the requests that come through a listener.
+pub trait Door: Send + Sync + 'static {
+    /// The body of its answers.
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static;
+
+    /// Answers one request. Dropped when the client goes away.
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        client: SocketAddr,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+}
+
+/// A bound socket and what is behind it.
+pub struct Listener<D> {
     socket: TcpListener,
-    edge: Arc<Edge>,
-    permits: Arc<Semaphore>,
+    door: Arc<D>,
+    connections: Connections,
     write_time_max: Duration,
 }
 
-impl Listener {
-    /// A listener on a bound socket.
+/// The connections that a listener may have open.
+#[derive(Clone)]
+pub struct Connections {
+    permits: Arc<Semaphore>,
+    max: u32,
+}
+
+impl Connections {
+    /// At most `max` at a time.
     #[must_use]
-    pub fn new(socket: TcpListener, edge: Arc<Edge>, permits: Arc<Semaphore>) -> Self {
-        let write_time_max = edge.wall_time_max;
-        Self { socket, edge, permits, write_time_max }
+    pub fn new(max: u32) -> Self {
+        Self { permits: Arc::new(Semaphore::new(max as usize)), max }
+    }
+
+    /// Open connections.
+    #[must_use]
+    pub fn open(&self) -> u64 {
+        u64::from(self.max).saturating_sub(self.permits.available_permits() as u64)
+    }
+}
+
+impl<D: Door> Listener<D> {
+    /// A listener on a bound socket. A client that takes nothing of a response for `write_time_max` is cut off.
+    #[must_use]
+    pub fn new(socket: TcpListener, door: Arc<D>, connections: Connections, write_time_max: Duration) -> Self {
+        Self { socket, door, connections, write_time_max }
     }
 
     /// Takes connections until `drain` changes, then closes the socket and gives back the connections that are left.
     pub async fn run(self, mut drain: watch::Receiver<bool>) -> JoinSet<()> {
         let mut connections = JoinSet::new();
         loop {
-            // A permit first: a node that has none leaves the next client in the kernel's queue.
-            let permit = tokio::select! {
-                permit = self.permits.clone().acquire_owned() => permit,
-                _ = drain.changed() => return connections,
-            };
             let accepted = tokio::select! {
-                accepted = self.socket.accept() => accepted,
+                accepted = self.accept() => accepted,
                 _ = drain.changed() => return connections,
             };
-            match (permit, accepted) {
-                (Ok(permit), Ok((stream, client))) => {
-                    let connection = connection(self.edge.clone(), stream, client, self.write_time_max);
-                    connections.spawn(until_drained(connection, permit, drain.clone()));
+            match accepted {
+                Ok((permit, stream, client)) => {
+                    let connection =
+                        serve(self.door.clone(), stream, client, self.write_time_max, drain.clone());
+                    connections.spawn(async move {
+                        connection.await;
+                        drop(permit);
+                    });
                 }
-                (_, Err(error)) => {
+                Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_RETRY).await;
                 }
-                (Err(_), _) => return connections,
             }
             while connections.try_join_next().is_some() {}
         }
     }
+
+    /// A permit first: a node that has none leaves the next client in the kernel's queue.
+    async fn accept(&self) -> std::io::Result<(OwnedSemaphorePermit, TcpStream, SocketAddr)> {
+        let permit = self.connections.permits.clone().acquire_owned().await.map_err(std::io::Error::other)?;
+        let (stream, client) = self.socket.accept().await?;
+        Ok((permit, stream, client))
+    }
 }
 
-/// One connection, as hyper drives it.
-fn connection(
-    edge: Arc<Edge>,
+async fn serve<D: Door>(
+    door: Arc<D>,
     stream: TcpStream,
     client: SocketAddr,
     write_time_max: Duration,
-) -> impl Connection {
+    mut drain: watch::Receiver<bool>,
+) {
     // A small response must not wait for more; an error here only costs latency.
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(write_time_max));
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let edge = edge.clone();
-        async move { Ok::<hyper::Response<ReplyBody>, std::convert::Infallible>(edge.serve(request, client).await) }
+    let service = service_fn(move |request| {
+        let door = door.clone();
+        async move { Ok::<_, Infallible>(door.answer(request, client).await) }
     });
-    http1::Builder::new()
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits::HEADER_READ_TIME_MAX)
         .max_headers(limits::HEADERS_MAX * 2)
         .max_buf_size(limits::HEAD_BUFFER_BYTES)
-        .serve_connection(TokioIo::new(Box::pin(stream)), service)
-}
-
-/// What is needed of hyper's connection, whose type cannot be written down.
-trait Connection: Future<Output = hyper::Result<()>> + Send + 'static {
-    fn finish_soon(self: std::pin::Pin<&mut Self>);
-}
-
-impl<I, B, S> Connection for http1::Connection<I, S>
-where
-    S: hyper::service::HttpService<Incoming, ResBody = B> + Send + 'static,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    S::Future: Send + 'static,
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-    B: hyper::body::Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    fn finish_soon(self: std::pin::Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-async fn until_drained(
-    connection: impl Connection,
-    permit: OwnedSemaphorePermit,
-    mut drain: watch::Receiver<bool>,
-) {
-    let mut connection = std::pin::pin!(connection);
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
+    let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         _ = drain.changed() => {
-            connection.as_mut().finish_soon();
+            connection.as_mut().graceful_shutdown();
             connection.await
         }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
     }
-    drop(permit);
 }

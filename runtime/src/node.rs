@@ -16,17 +16,17 @@ use anyhow::{Context as _, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admission::Admission;
 use crate::catalog::{Artifacts, Catalog};
 use crate::config::{Config, DescriptorLimit, Flags};
-use crate::control::{AdminState, Directory, Keys, Store, router};
+use crate::control::{AdminDoor, AdminState, Directory, Keys, Store};
 use crate::database::{self, Database};
 use crate::edge::Edge;
 use crate::limits;
-use crate::listener::Listener;
+use crate::listener::{Connections, Listener};
 use crate::sandbox::Sandbox;
 use crate::telemetry::{self, Gauges, Metrics};
 use crate::tenant::Tenants;
@@ -77,7 +77,7 @@ struct Node {
     admin: TcpListener,
     state: Arc<AdminState>,
     draining: Arc<AtomicBool>,
-    connections: Arc<Semaphore>,
+    connections: Connections,
     _lock: File,
 }
 
@@ -100,9 +100,8 @@ impl Node {
         let public = bind(config.public_listen, "public_listen").await?;
         let admin = bind(config.admin_listen, "admin_listen").await?;
         let draining = Arc::new(AtomicBool::new(false));
-        let connections = Arc::new(Semaphore::new(config.connections_max as usize));
-        let (not_ready, gauges) = (draining.clone(), rooms.clone());
-        let (free, connections_max) = (connections.clone(), config.connections_max as usize);
+        let connections = Connections::new(config.connections_max);
+        let (not_ready, gauges, counted) = (draining.clone(), rooms.clone(), connections.clone());
         let state = Arc::new(AdminState {
             keys,
             store: rooms.store.clone(),
@@ -114,8 +113,7 @@ impl Node {
             public_url: config.public_url.clone(),
             is_ready: Box::new(move || !not_ready.load(Ordering::Relaxed)),
             metrics: Box::new(move || {
-                let connections = connections_max.saturating_sub(free.available_permits()) as u64;
-                gauges.metrics.text(&gauges.gauges(connections)).unwrap_or_default()
+                gauges.metrics.text(&gauges.gauges(counted.open())).unwrap_or_default()
             }),
         });
         Ok(Self { config, rooms, public, admin, state, draining, connections, _lock: lock })
@@ -133,8 +131,14 @@ impl Node {
         );
         let (drain, drained) = watch::channel(false);
         let edge = Arc::new(self.rooms.edge(&self.config, self.draining.clone()));
-        let public = tokio::spawn(Listener::new(self.public, edge, self.connections).run(drained));
-        let admin = tokio::spawn(axum::serve(self.admin, router(self.state)).into_future());
+        let wall_time_max = self.config.wall_time_max;
+        let public = Listener::new(self.public, edge, self.connections, wall_time_max);
+        let public = tokio::spawn(public.run(drained));
+        let (close_admin, admin_closed) = watch::channel(false);
+        let admin_connections = Connections::new(limits::ADMIN_CONNECTIONS_MAX);
+        let admin = Arc::new(AdminDoor::new(self.state));
+        let admin = Listener::new(self.admin, admin, admin_connections, wall_time_max);
+        let admin = tokio::spawn(admin.run(admin_closed));
         let housekeeping = tokio::spawn(keep_house(self.rooms.clone(), self.config.component_park_time_max));
         let sweep = tokio::spawn({
             let tenants = self.rooms.tenants.clone();
@@ -149,7 +153,8 @@ impl Node {
         sweep.abort();
         let connections = public.await?;
         drain_requests(connections, &self.rooms.admission, self.config.drain_deadline).await;
-        admin.abort();
+        close_admin.send_replace(true);
+        admin.await?.shutdown().await;
         housekeeping.abort();
         close(&self.rooms).await;
         Ok(())

@@ -1,5 +1,6 @@
 //! The admin door: a versioned JSON API behind a bearer token, and the three pages that need none.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +14,10 @@ use axum::routing::{get, post, put};
 use http::StatusCode;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::Body as _;
+use hyper::body::{Body as _, Incoming};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tower::ServiceExt as _;
 
 use super::directory::Directory;
 use super::reply::ApiError;
@@ -23,11 +25,15 @@ use super::store::{FunctionRow, Store, StoreError, TenantRow};
 use super::token::Keys;
 use crate::catalog::Catalog;
 use crate::database::Value;
+use crate::listener::Door;
 use crate::name::{FunctionName, Id, TenantName};
 use crate::tenant::{DatabaseKey, State as TenantState, Tenants};
 
 /// How long an upload may take to arrive.
 const UPLOAD_TIME_MAX: Duration = Duration::from_secs(300);
+
+/// How long a JSON body may take to arrive.
+const JSON_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// JSON bodies are names and SQL.
 const JSON_BYTES_MAX: usize = 1 << 20;
@@ -59,8 +65,27 @@ pub struct AdminState {
 type Shared = State<Arc<AdminState>>;
 type Answer<T> = Result<T, ApiError>;
 
-/// The routes of the admin door.
-pub fn router(state: Arc<AdminState>) -> Router {
+/// The admin door.
+pub struct AdminDoor(Router);
+
+impl AdminDoor {
+    /// A door over the rooms.
+    #[must_use]
+    pub fn new(state: Arc<AdminState>) -> Self {
+        Self(router(state))
+    }
+}
+
+impl Door for AdminDoor {
+    type Body = Body;
+
+    async fn answer(&self, request: http::Request<Incoming>, _: SocketAddr) -> Response {
+        let Ok(response) = self.0.clone().oneshot(request.map(Body::new)).await;
+        response
+    }
+}
+
+fn router(state: Arc<AdminState>) -> Router {
     let api = Router::new()
         .route("/v1/node", get(node))
         .route("/v1/tenants", get(list).post(create))
@@ -286,7 +311,10 @@ fn json_of(value: Value) -> serde_json::Value {
 }
 
 async fn json_body<T: for<'de> Deserialize<'de>>(request: Request) -> Answer<T> {
-    let body = Limited::new(request.into_body(), JSON_BYTES_MAX).collect().await;
+    let body = Limited::new(request.into_body(), JSON_BYTES_MAX).collect();
+    let body = tokio::time::timeout(JSON_TIME_MAX, body)
+        .await
+        .map_err(|_| ApiError::BadRequest("the body took too long to arrive".to_owned()))?;
     let body = body.map_err(|error| ApiError::BadRequest(format!("the body cannot be read: {error}")))?;
     serde_json::from_slice(&body.to_bytes())
         .map_err(|error| ApiError::BadRequest(format!("the body is not the JSON that is asked for: {error}")))

@@ -9,7 +9,7 @@ mod reply;
 mod store;
 mod token;
 
-pub use api::{AdminState, router};
+pub use api::{AdminDoor, AdminState};
 pub use directory::{Directory, ResolveError, Target};
 pub use store::{Store, StoreError};
 pub use token::{KeyError, Keys};

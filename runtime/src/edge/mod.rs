@@ -23,6 +23,7 @@ use tracing::Instrument as _;
 use crate::admission::{Admission, InFlight};
 use crate::catalog::Catalog;
 use crate::control::Directory;
+use crate::listener::Door;
 use crate::routing::{self, Route};
 use crate::sandbox::{OnDisconnect, Run, Sandbox};
 use crate::telemetry::Metrics;
@@ -54,9 +55,10 @@ pub struct Edge {
     pub draining: Arc<AtomicBool>,
 }
 
-impl Edge {
-    /// Answers one request.
-    pub async fn serve(&self, request: Request<Incoming>, client: SocketAddr) -> Response<ReplyBody> {
+impl Door for Edge {
+    type Body = ReplyBody;
+
+    async fn answer(&self, request: Request<Incoming>, client: SocketAddr) -> Response<ReplyBody> {
         let arrived = Instant::now();
         let id = RequestId::of(request.headers());
         let path = request.uri().path().to_owned();
@@ -94,6 +96,9 @@ impl Edge {
         .await
     }
 
+}
+
+impl Edge {
     /// The corridor.
     async fn walk(
         &self,

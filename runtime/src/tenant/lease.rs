@@ -192,6 +192,10 @@ impl Held {
             writer.start_clock(&shared.database, self.session.id, shared.policy.transaction_held_max);
         } else {
             self.release_writer().await;
+            if self.tenant.checkpoint_is_overdue() {
+                // One lease writes more than the end of a lease can wait for. A failure is told of by the next call.
+                let _ = self.tenant.checkpoint(self.session.id).await;
+            }
         }
     }
 

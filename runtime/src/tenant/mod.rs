@@ -280,6 +280,10 @@ impl Tenant {
         self.wal_bytes.load(Ordering::Relaxed) > limits::WAL_BYTES_MAX
     }
 
+    fn checkpoint_is_overdue(&self) -> bool {
+        self.wal_bytes.load(Ordering::Relaxed) > limits::WAL_BYTES_MAX * 4
+    }
+
     /// Copies the WAL into the database while no other session writes.
     async fn checkpoint(&self, session: SessionId) -> Result<(), DatabaseError> {
         let _permit = self.writer.acquire().await;

@@ -32,7 +32,7 @@ use crate::telemetry::{self, Gauges, Metrics};
 use crate::tenant::Tenants;
 
 /// How long the last steps of a shutdown may take: rolling back, copying WALs, closing.
-const CLOSE_TIME_MAX: Duration = Duration::from_secs(20);
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(4);
 
 /// Runs a node until it is told to stop. What goes wrong before logging starts is said on stderr.
 #[must_use]

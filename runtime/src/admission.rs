@@ -4,8 +4,8 @@
 //! the moment is over it is told that the node, or its tenant, is busy. A tenant that has no request has no entry.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -117,8 +117,12 @@ impl Admission {
     pub async fn enter(&self, tenant: &Id, request: InFlight) -> Result<Ticket, Busy> {
         let gate = self.gate(tenant);
         // Made before the wait, so that a request that gives up clears away its tenant's gate too.
-        let mut turn =
-            TenantTurn { turn: None, tenant: tenant.clone(), gate: Some(gate), tenants: self.tenants.clone() };
+        let mut turn = TenantTurn {
+            turn: None,
+            tenant: tenant.clone(),
+            gate: Some(gate),
+            tenants: self.tenants.clone(),
+        };
         turn.take(self.wait_max).await?;
         let node = self.node.turn(self.wait_max).await.ok_or(Busy::Node)?;
         Ok(Ticket { _entry: Entry::new(&self.running, request), _tenant: turn, _node: node })

@@ -68,7 +68,12 @@ impl Connections {
 impl<D: Door> Listener<D> {
     /// A listener on a bound socket. A client that takes nothing of a response for `write_time_max` is cut off.
     #[must_use]
-    pub fn new(socket: TcpListener, door: Arc<D>, connections: Connections, write_time_max: Duration) -> Self {
+    pub fn new(
+        socket: TcpListener,
+        door: Arc<D>,
+        connections: Connections,
+        write_time_max: Duration,
+    ) -> Self {
         Self { socket, door, connections, write_time_max }
     }
 

@@ -167,8 +167,9 @@ impl Rooms {
         let database = Database::start(config.database_threads)?;
         let store = Store::open(database.clone(), &config.data.join("control.db")).await?;
         let store = Arc::new(store);
-        let sandbox = Sandbox::new(config.guest, config.concurrency_max)
-            .context("the sandbox cannot be made; concurrency_max decides how much address space it reserves")?;
+        let sandbox = Sandbox::new(config.guest, config.concurrency_max).context(
+            "the sandbox cannot be made; concurrency_max decides how much address space it reserves",
+        )?;
         let sandbox = Arc::new(sandbox);
         let artifacts = config.data.join("artifacts");
         make_private_folder(&artifacts)?;
@@ -283,6 +284,8 @@ async fn close(rooms: &Rooms) {
     };
     match tokio::time::timeout(CLOSE_TIME_MAX, closing).await {
         Ok(()) => tracing::info!("closed"),
-        Err(_) => tracing::warn!("some databases were not closed in time; their WALs are copied at the next start"),
+        Err(_) => {
+            tracing::warn!("some databases were not closed in time; their WALs are copied at the next start")
+        }
     }
 }

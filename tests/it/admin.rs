@@ -71,7 +71,10 @@ fn a_tenant_is_shown() -> Result<()> {
     assert_eq!(shown.get("functions"), Some(&json!([])));
     assert_eq!(shown.pointer("/database/state"), Some(&json!("closed")));
     assert_eq!(shown.pointer("/database/wal_bytes"), Some(&json!(0)));
-    ensure!(shown.pointer("/database/bytes").and_then(Value::as_u64).is_some_and(|bytes| bytes > 0), "{shown}");
+    ensure!(
+        shown.pointer("/database/bytes").and_then(Value::as_u64).is_some_and(|bytes| bytes > 0),
+        "{shown}"
+    );
     let id = shown.get("id").and_then(Value::as_str).unwrap_or_default();
     ensure!(id.len() == 32, "{shown}");
     ensure!(shown.get("created_at").is_some_and(|time| !time.is_null()), "{shown}");
@@ -145,7 +148,8 @@ fn an_operator_runs_sql() -> Result<()> {
     let tenant = node.tenant("hello")?;
     let run = |sql: &str, parameters: Value| tenant.try_sql(sql, &parameters)?.expect(200)?.json();
     run("CREATE TABLE t(a INTEGER, b REAL, c TEXT, d)", json!([]))?;
-    let inserted = run("INSERT INTO t VALUES (?, ?, ?, ?)", json!([i64::MAX, 0.5, "caf\u{e9} \u{0} \u{1f42d}", null]))?;
+    let inserted =
+        run("INSERT INTO t VALUES (?, ?, ?, ?)", json!([i64::MAX, 0.5, "caf\u{e9} \u{0} \u{1f42d}", null]))?;
     assert_eq!(inserted.get("changes"), Some(&json!(1)));
     assert_eq!(inserted.get("last_insert_rowid"), Some(&json!(1)));
     let found = run("SELECT a, b, c, d FROM t WHERE a = ?1", json!([i64::MAX]))?;
@@ -200,7 +204,9 @@ fn health_readiness_and_metrics_need_no_token() -> Result<()> {
     }
     let metrics = node.admin_request("GET", "/metrics", &[], b"")?;
     let content_type = metrics.header("content-type").unwrap_or_default();
-    ensure!(content_type.starts_with("text/plain") || content_type.starts_with("application/openmetrics-text"));
+    ensure!(
+        content_type.starts_with("text/plain") || content_type.starts_with("application/openmetrics-text")
+    );
     let unknown = node.admin("GET", "/v1/no-such-thing", b"")?.expect(404)?;
     problem_of(&unknown)?;
     Ok(())
@@ -212,7 +218,11 @@ fn every_promised_metric_is_there() -> Result<()> {
     let tenant = node.tenant("hello")?;
     let requests = || -> Result<f64> {
         let metrics = node.metrics()?;
-        Ok(metrics.iter().filter(|(name, _)| name.starts_with("dormouse_requests_total{")).map(|(_, n)| n).sum())
+        Ok(metrics
+            .iter()
+            .filter(|(name, _)| name.starts_with("dormouse_requests_total{"))
+            .map(|(_, n)| n)
+            .sum())
     };
     let before = requests()?;
     tenant.get("")?.expect(200)?;

@@ -7,8 +7,11 @@ use dormouse_tests::{Shared, problem_of};
 use crate::{SHIPPED, TIGHT};
 
 /// A node that runs two requests at once, one for each tenant.
-static BUSY: Shared =
-    Shared::new(&[("--concurrency-max", "2"), ("--tenant-concurrency-max", "1"), ("--turn-wait-max-ms", "50")]);
+static BUSY: Shared = Shared::new(&[
+    ("--concurrency-max", "2"),
+    ("--tenant-concurrency-max", "1"),
+    ("--turn-wait-max-ms", "50"),
+]);
 
 /// Checks a problem's status and type, and that it tells nothing of the inside.
 fn is_problem(response: &Response, status: u16, slug: &str) -> Result<()> {
@@ -39,9 +42,28 @@ fn a_malformed_address_is_not_found() -> Result<()> {
     let node = SHIPPED.node()?;
     let long = format!("/t/{}/fn", "x".repeat(64));
     for path in [
-        "/", "/t", "/t/", "/t/acme", "/t/acme/", "/t//fn", "/t/Acme/fn", "/t/-acme/fn", "/t/a_b/fn", "/t/a.b/fn",
-        "/t/../fn", "/t/%61cme/fn", "/t/a%2Fb/fn", "/t/acme@/fn", "/t/acme/FN", "/t/acme/f%00n", "/x/acme/fn",
-        "//t/acme/fn", "/healthz", "/metrics", "/v1/tenants", &long,
+        "/",
+        "/t",
+        "/t/",
+        "/t/acme",
+        "/t/acme/",
+        "/t//fn",
+        "/t/Acme/fn",
+        "/t/-acme/fn",
+        "/t/a_b/fn",
+        "/t/a.b/fn",
+        "/t/../fn",
+        "/t/%61cme/fn",
+        "/t/a%2Fb/fn",
+        "/t/acme@/fn",
+        "/t/acme/FN",
+        "/t/acme/f%00n",
+        "/x/acme/fn",
+        "//t/acme/fn",
+        "/healthz",
+        "/metrics",
+        "/v1/tenants",
+        &long,
     ] {
         is_problem(&node.request("GET", path, &[], b"")?, 404, "no-route")?;
     }

@@ -93,13 +93,19 @@ fn a_component_is_deployed_and_its_rows_are_read() -> Result<()> {
     let body = br#"{"name":"Ada","message":"Hello"}"#;
     node.request("POST", "/t/by-cli/fn", &[], body)?.expect(201)?;
 
-    let table = succeeds(&node, &["sql", "by-cli", "SELECT name, message FROM entries WHERE name = ?", "-p", "Ada"])?;
+    let table =
+        succeeds(&node, &["sql", "by-cli", "SELECT name, message FROM entries WHERE name = ?", "-p", "Ada"])?;
     ensure!(table.contains("Ada") && table.contains("Hello"), "{table}");
     let json = succeeds(&node, &["sql", "by-cli", "--json", "SELECT name FROM entries"])?;
     assert_eq!(serde_json::from_str::<Value>(&json)?.pointer("/rows/0/0"), Some(&Value::from("Ada")));
 
-    let mut piped = command(&node, &["sql", "by-cli"])?.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    piped.stdin.take().context("no stdin")?.write_all(b"DELETE FROM entries; SELECT count(*) AS left_over FROM entries;")?;
+    let mut piped =
+        command(&node, &["sql", "by-cli"])?.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    piped
+        .stdin
+        .take()
+        .context("no stdin")?
+        .write_all(b"DELETE FROM entries; SELECT count(*) AS left_over FROM entries;")?;
     let piped = piped.wait_with_output()?;
     ensure!(piped.status.success() && text(&piped.stdout).contains("left_over"), "{}", text(&piped.stdout));
     Ok(())
@@ -112,7 +118,10 @@ fn a_project_is_deployed_from_its_folder() -> Result<()> {
     guest("hello")?;
     let folder = root().join("functions/hello").display().to_string();
     succeeds(&node, &["deploy", "by-folder", &folder])?;
-    assert_eq!(node.request("GET", "/t/by-folder/fn", &[], b"")?.expect(200)?.text(), "Hello from Dormouse\n");
+    assert_eq!(
+        node.request("GET", "/t/by-folder/fn", &[], b"")?.expect(200)?.text(),
+        "Hello from Dormouse\n"
+    );
     Ok(())
 }
 
@@ -131,7 +140,8 @@ fn what_goes_wrong_is_explained() -> Result<()> {
     let manifest = root().join("Cargo.toml").display().to_string();
     let said = fails(&command(&node, &["deploy", &tenant.name, &manifest])?.output()?)?;
     ensure!(said.contains("component"), "{said}");
-    let said = fails(&command(&node, &["tenant", "list"])?.env("DORMOUSE_NODE", "http://127.0.0.1:1").output()?)?;
+    let said =
+        fails(&command(&node, &["tenant", "list"])?.env("DORMOUSE_NODE", "http://127.0.0.1:1").output()?)?;
     ensure!(said.contains("127.0.0.1:1"), "{said}");
     let said = fails(&command(&node, &["tenant", "list"])?.env("DORMOUSE_TOKEN", "wrong").output()?)?;
     ensure!(said.to_lowercase().contains("token"), "{said}");

@@ -58,7 +58,11 @@ fn many_tenants_with_few_sessions() -> Result<()> {
     let tenants: Vec<_> = (0..10).map(|_| node.tenant("guestbook")).collect::<Result<_>>()?;
     for (tenant, ids) in tenants.iter().zip(post_in_parallel(&tenants, 3, 8)?) {
         assert_eq!(ids.iter().copied().collect::<BTreeSet<_>>(), (1..=24).collect());
-        assert_eq!(tenant.sql("SELECT DISTINCT message FROM entries")?, json!([[tenant.name]]), "another tenant's rows");
+        assert_eq!(
+            tenant.sql("SELECT DISTINCT message FROM entries")?,
+            json!([[tenant.name]]),
+            "another tenant's rows"
+        );
         assert_eq!(tenant.number("SELECT count(*) FROM entries")?, 24);
     }
     ensure!(node.metric("dormouse_database_sessions")? <= 4.0);

@@ -20,7 +20,9 @@ fn refused(builder: Builder) -> Result<String> {
 #[test]
 fn every_mistake_is_told_at_once_with_its_source() -> Result<()> {
     let builder = TestNode::builder()
-        .config("body_bytes_max = \"large\"\nno_such_setting = 1\nconcurrency_max = [1]\ndatabase_threads = 0\n")
+        .config(
+            "body_bytes_max = \"large\"\nno_such_setting = 1\nconcurrency_max = [1]\ndatabase_threads = 0\n",
+        )
         .env("DORMOUSE_CPU_TIME_MAX_MS", "-5")
         .env("DORMOUSE_PARK_TIME_MAXX_MS", "1")
         .flag("--wall-time-max-ms", "soon")
@@ -150,6 +152,8 @@ fn guests_at_debug_level_are_still_told_apart() -> Result<()> {
     tenant.request("GET", "/log?line=hello", &[("x-request-id", id)], b"")?.expect(200)?;
     let line = node.logs().wait_for("the guest's line", |line| line.message() == "hello")?;
     assert_eq!(line.request("request_id"), Some(id));
-    node.logs().wait_for("the server's line", |line| !line.is_of_guest() && line.request("request_id") == Some(id))?;
+    node.logs().wait_for("the server's line", |line| {
+        !line.is_of_guest() && line.request("request_id") == Some(id)
+    })?;
     Ok(())
 }

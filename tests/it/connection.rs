@@ -86,7 +86,8 @@ fn a_length_beside_chunks_never_counts() -> Result<()> {
             format!("content-length: {length}\r\ntransfer-encoding: chunked\r\n"),
             format!("transfer-encoding: chunked\r\ncontent-length: {length}\r\n"),
         ] {
-            let answer = one_response(&tenant, format!("POST {path} HTTP/1.1\r\nhost: x\r\n{head}\r\n{body}"))?;
+            let answer =
+                one_response(&tenant, format!("POST {path} HTTP/1.1\r\nhost: x\r\n{head}\r\n{body}"))?;
             // RFC 9112, 6.3: refused, or the chunks count, the length goes, and the connection ends.
             if answer.status != 400 {
                 let seen = answer.expect(200)?;
@@ -104,8 +105,11 @@ fn an_encoding_that_is_not_chunked_is_refused() -> Result<()> {
     let tenant = node.tenant("misbehave")?;
     let smuggled = format!("GET {} HTTP/1.1\r\nhost: x\r\n\r\n", tenant.path("/log?line=smuggled-te"));
     let path = tenant.path("/ok");
-    for encoding in ["gzip", "chunked, gzip", "xchunked", "chunked, identity", "identity", "\u{b}chunked", ""] {
-        let request = format!("POST {path} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: {encoding}\r\n\r\n0\r\n\r\n{smuggled}");
+    for encoding in ["gzip", "chunked, gzip", "xchunked", "chunked, identity", "identity", "\u{b}chunked", ""]
+    {
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: {encoding}\r\n\r\n0\r\n\r\n{smuggled}"
+        );
         is_refused(&tenant, &request, &[400, 501])?;
     }
     was_never_run(&node, "smuggled-te")
@@ -152,7 +156,8 @@ fn unusual_but_valid_requests_are_served() -> Result<()> {
     let node = SHIPPED.node()?;
     let tenant = node.tenant("misbehave")?;
     let path = tenant.path("/ok");
-    let answer = one_response(&tenant, format!("GET http://other.example{path} HTTP/1.1\r\nhost: x\r\n\r\n"))?;
+    let answer =
+        one_response(&tenant, format!("GET http://other.example{path} HTTP/1.1\r\nhost: x\r\n\r\n"))?;
     assert_eq!(answer.expect(200)?.text(), "ok");
     let answer = one_response(&tenant, format!("GET {path} HTTP/1.0\r\nhost: x\r\n\r\n"))?.expect(200)?;
     assert_eq!((answer.text().as_str(), answer.header("transfer-encoding")), ("ok", None));
@@ -170,7 +175,8 @@ fn a_broken_chunk_ends_the_connection() -> Result<()> {
     let tenant = node.tenant("misbehave")?;
     let smuggled = format!("GET {} HTTP/1.1\r\nhost: x\r\n\r\n", tenant.path("/log?line=smuggled-chunk"));
     let path = tenant.path("/ignore-body");
-    for chunks in ["zz\r\n", "-1\r\nx\r\n", "ffffffffffffffffff\r\nx\r\n", "3\r\nabcdef\r\n", "3\nabc\n0\n\n"] {
+    for chunks in ["zz\r\n", "-1\r\nx\r\n", "ffffffffffffffffff\r\nx\r\n", "3\r\nabcdef\r\n", "3\nabc\n0\n\n"]
+    {
         let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n");
         let answers = exchange(&tenant, format!("{head}{chunks}0\r\n\r\n{smuggled}").as_bytes())?;
         ensure!(answers.len() <= 1, "{chunks:?}: {answers:?}");

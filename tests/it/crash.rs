@@ -65,7 +65,8 @@ fn every_acknowledged_write_survives_a_kill() -> Result<()> {
         let written = thread::scope(|scope| -> Result<Vec<BTreeMap<i64, String>>> {
             let acknowledged = &acknowledged;
             // Two writers for each tenant: one may be killed while it waits for the other.
-            let writer = |n: usize| scope.spawn(move || post_until_the_end(address, n % TENANTS, round, acknowledged));
+            let writer =
+                |n: usize| scope.spawn(move || post_until_the_end(address, n % TENANTS, round, acknowledged));
             let writers: Vec<_> = (0..2 * TENANTS).map(writer).collect();
             eventually("some writes are acknowledged", || {
                 Ok((acknowledged.load(Ordering::Relaxed) > 40 * (round + 1)).then_some(()))
@@ -79,7 +80,11 @@ fn every_acknowledged_write_survives_a_kill() -> Result<()> {
         for (tenant, expected) in expected.iter().enumerate() {
             let found = entries(&node, tenant)?;
             for (id, text) in expected {
-                ensure!(found.get(id) == Some(text), "round {round}: {} lost entry {id}: {text}", name(tenant));
+                ensure!(
+                    found.get(id) == Some(text),
+                    "round {round}: {} lost entry {id}: {text}",
+                    name(tenant)
+                );
             }
         }
     }

@@ -75,7 +75,10 @@ fn a_transaction_held_too_long_is_rolled_back_and_others_go_on() -> Result<()> {
     let held = holder.response("GET")?.expect(200)?.json()?;
     succeeded(held.get("insert").context("no insert")?)?;
     let told = error_of(held.get("commit").context("no commit")?)?;
-    ensure!(told.contains("transaction") && told.contains("300 ms") && told.contains("rolled back"), "{told}");
+    ensure!(
+        told.contains("transaction") && told.contains("300 ms") && told.contains("rolled back"),
+        "{told}"
+    );
     assert_eq!(tenant.sql("SELECT note FROM log")?, json!([["another"]]));
     Ok(())
 }
@@ -87,7 +90,10 @@ fn two_requests_at_once_have_their_own_transaction_and_rowid() -> Result<()> {
     let answers = thread::scope(|scope| {
         let request = || scope.spawn(|| tenant.json("/insert-and-rowid?ms=10"));
         let requests: Vec<_> = (0..12).map(|_| request()).collect();
-        requests.into_iter().map(|request| request.join().ok().context("a thread failed")?).collect::<Result<Vec<_>>>()
+        requests
+            .into_iter()
+            .map(|request| request.join().ok().context("a thread failed")?)
+            .collect::<Result<Vec<_>>>()
     })?;
     let mut rowids = BTreeSet::new();
     for answer in answers {
@@ -109,7 +115,11 @@ fn two_connections_of_a_guest_are_one_session() -> Result<()> {
     let told = tenant.json("/two-connections")?;
     assert_eq!(told.get("before"), Some(&json!(0)));
     assert_eq!(told.get("seen_by_one"), Some(&json!(1)));
-    assert_eq!(told.get("seen_by_two"), Some(&json!(1)), "the second connection does not see the transaction");
+    assert_eq!(
+        told.get("seen_by_two"),
+        Some(&json!(1)),
+        "the second connection does not see the transaction"
+    );
     assert_eq!(told.get("rowid_on_two"), Some(&json!(1)));
     let begin_again = error_of(told.get("begin_on_two").context("no begin_on_two")?)?;
     ensure!(begin_again.contains("within a transaction"), "{begin_again}");
@@ -158,12 +168,23 @@ fn values_come_back_as_they_went_in() -> Result<()> {
     let tenant = node.tenant("misbehave")?;
     // Numbers in a list are a blob to this guest.
     let values = json!([
-        null, 0, i64::MIN, i64::MAX, 0.5, -1e300, "", "caf\u{e9} \u{1f42d}", "a\u{0}b", "'; DROP TABLE t; --", [],
+        null,
+        0,
+        i64::MIN,
+        i64::MAX,
+        0.5,
+        -1e300,
+        "",
+        "caf\u{e9} \u{1f42d}",
+        "a\u{0}b",
+        "'; DROP TABLE t; --",
+        [],
         [0, 1, 254, 255, 0]
     ]);
     let count = values.as_array().map_or(0, Vec::len);
     let marks = vec!["?"; count].join(",");
-    let answer = tenant.post("/sql", &json!({ "sql": format!("SELECT {marks}"), "params": values }))?.expect(200)?;
+    let answer =
+        tenant.post("/sql", &json!({ "sql": format!("SELECT {marks}"), "params": values }))?.expect(200)?;
     assert_eq!(answer.json()?.pointer("/rows/0"), Some(&values));
     Ok(())
 }
@@ -172,7 +193,8 @@ fn values_come_back_as_they_went_in() -> Result<()> {
 fn too_few_or_too_many_parameters_are_refused() -> Result<()> {
     let node = SHIPPED.node()?;
     let tenant = node.tenant("misbehave")?;
-    for (sql, params) in [("SELECT ?, ?", json!([1])), ("SELECT ?", json!([1, 2])), ("SELECT 1", json!([1]))] {
+    for (sql, params) in [("SELECT ?, ?", json!([1])), ("SELECT ?", json!([1, 2])), ("SELECT 1", json!([1]))]
+    {
         let answer = tenant.post("/sql", &json!({ "sql": sql, "params": params }))?.expect(200)?.json()?;
         error_of(&answer).with_context(|| sql.to_owned())?;
     }
@@ -280,7 +302,8 @@ fn the_older_interface_works_too() -> Result<()> {
     // Both interfaces are views of the same database.
     node.deploy(&tenant.name, "other", &guest("misbehave")?)?;
     let body = json!({ "sql": "SELECT count(*) FROM spin2" }).to_string();
-    let answer = node.request("POST", &format!("/t/{}/other/sql", tenant.name), &[], body.as_bytes())?.expect(200)?;
+    let answer =
+        node.request("POST", &format!("/t/{}/other/sql", tenant.name), &[], body.as_bytes())?.expect(200)?;
     assert_eq!(answer.json()?.pointer("/rows/0/0"), Some(&json!(2)));
     Ok(())
 }

@@ -64,7 +64,8 @@ fn what_holds_it_up_is_named_and_cancelled() -> Result<()> {
     ensure!(leftovers.is_empty(), "{leftovers:?}");
     node.restart_after_stop()?;
     let body = json!({ "sql": "SELECT count(*) FROM log" }).to_string();
-    let count = node.admin("POST", &format!("/v1/tenants/{name}/sql"), body.as_bytes())?.expect(200)?.json()?;
+    let count =
+        node.admin("POST", &format!("/v1/tenants/{name}/sql"), body.as_bytes())?.expect(200)?.json()?;
     assert_eq!(count.pointer("/rows/0/0"), Some(&json!(0)));
     Ok(())
 }

@@ -107,7 +107,13 @@ fn functions_that_reach_out_or_crash_are_denied() -> Result<()> {
             "SELECT * FROM t WHERE a MATCH 'x'",
             "SELECT 'a' REGEXP 'b'",
         ],
-        &["not authorized", "no such function", "unable to use function", "wrong number of arguments", "is not allowed"],
+        &[
+            "not authorized",
+            "no such function",
+            "unable to use function",
+            "wrong number of arguments",
+            "is not allowed",
+        ],
     )
 }
 
@@ -132,7 +138,14 @@ fn virtual_tables_and_the_nodes_own_tables_are_denied() -> Result<()> {
             "SELECT * FROM generate_series(1, 10)",
             "CREATE INDEX v ON t(libsql_vector_idx(a))",
         ],
-        &["not authorized", "no such table", "no such module", "may not be modified", "no such function", "is not allowed"],
+        &[
+            "not authorized",
+            "no such table",
+            "no such module",
+            "may not be modified",
+            "no such function",
+            "is not allowed",
+        ],
     )
 }
 
@@ -143,7 +156,10 @@ fn a_schema_cannot_hide_what_is_denied() -> Result<()> {
     let denied = |sql: &str| -> Result<()> {
         let answer = tenant.guest_sql(sql)?;
         let message = message(&answer).with_context(|| sql.to_owned())?;
-        ensure!(message.contains("not authorized") || message.contains("no such function"), "{sql}: {message}");
+        ensure!(
+            message.contains("not authorized") || message.contains("no such function"),
+            "{sql}: {message}"
+        );
         Ok(())
     };
     tenant.sql("CREATE TABLE t(a)")?;
@@ -153,7 +169,8 @@ fn a_schema_cannot_hide_what_is_denied() -> Result<()> {
     tenant.guest_sql("CREATE TRIGGER g AFTER INSERT ON t BEGIN SELECT json_patch('{}', '{}'); END")?;
     denied("INSERT INTO t VALUES (1)")?;
     denied("CREATE TABLE u(a, b AS (concat_ws(',', a, a)))")?;
-    denied("CREATE TABLE w(a CHECK (concat_ws(',', a, a) = 'x'))").or_else(|_| denied("INSERT INTO w VALUES (1)"))?;
+    denied("CREATE TABLE w(a CHECK (concat_ws(',', a, a) = 'x'))")
+        .or_else(|_| denied("INSERT INTO w VALUES (1)"))?;
     denied("CREATE INDEX i ON t(concat_ws(',', a, a))")?;
     assert_eq!(tenant.number("SELECT count(*) FROM t")?, 0);
     Ok(())
@@ -163,9 +180,11 @@ fn a_schema_cannot_hide_what_is_denied() -> Result<()> {
 fn bound_values_do_not_open_what_text_cannot() -> Result<()> {
     let node = SHIPPED.node()?;
     let tenant = node.tenant("misbehave")?;
-    let answer = tenant.post("/sql", &json!({ "sql": "ATTACH ? AS other", "params": ["/tmp/x.db"] }))?.expect(200)?;
+    let answer =
+        tenant.post("/sql", &json!({ "sql": "ATTACH ? AS other", "params": ["/tmp/x.db"] }))?.expect(200)?;
     ensure!(message(&answer.json()?)?.contains("not authorized"));
-    let answer = tenant.post("/sql", &json!({ "sql": "VACUUM INTO ?", "params": ["/tmp/x.db"] }))?.expect(200)?;
+    let answer =
+        tenant.post("/sql", &json!({ "sql": "VACUUM INTO ?", "params": ["/tmp/x.db"] }))?.expect(200)?;
     ensure!(message(&answer.json()?)?.contains("not authorized"));
     Ok(())
 }
@@ -247,7 +266,8 @@ fn values_and_texts_have_a_largest_size() -> Result<()> {
         message(&answer).with_context(|| sql.chars().take(60).collect::<String>())?;
     }
     let value = "x".repeat(1_100_000);
-    let answer = tenant.post("/sql", &json!({ "sql": "INSERT INTO t VALUES (?)", "params": [value] }))?.expect(200)?;
+    let answer =
+        tenant.post("/sql", &json!({ "sql": "INSERT INTO t VALUES (?)", "params": [value] }))?.expect(200)?;
     message(&answer.json()?)?;
     assert_eq!(tenant.number("SELECT count(*) FROM t")?, 0, "something of them was stored");
     Ok(())
@@ -257,7 +277,8 @@ fn values_and_texts_have_a_largest_size() -> Result<()> {
 fn a_result_has_a_largest_size() -> Result<()> {
     let node = SHIPPED.node()?;
     let tenant = node.tenant("misbehave")?;
-    let endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT zeroblob(500000) FROM n";
+    let endless =
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT zeroblob(500000) FROM n";
     message(&tenant.guest_sql(endless)?)?;
     assert_eq!(tenant.guest_sql("SELECT 1")?.get("rows"), Some(&json!([[1]])));
     Ok(())

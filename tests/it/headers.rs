@@ -38,8 +38,13 @@ fn method_path_query_and_fields_arrive_untouched() -> Result<()> {
     let node = SHIPPED.node()?;
     let tenant = node.tenant("misbehave")?;
     let rest = "/headers?a=%2F%2e%2E&b=c+d%20e&&=&%C3%A4";
-    let headers =
-        [("x-a", "1"), ("x-a", "2"), ("cookie", "a=b"), ("authorization", "Bearer tenant's"), ("x-b", "caf\u{e9}")];
+    let headers = [
+        ("x-a", "1"),
+        ("x-a", "2"),
+        ("cookie", "a=b"),
+        ("authorization", "Bearer tenant's"),
+        ("x-b", "caf\u{e9}"),
+    ];
     for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"] {
         let seen = Seen::of(&tenant, method, rest, &headers)?;
         assert_eq!(seen.text("method"), Some(method));
@@ -82,9 +87,22 @@ fn a_client_cannot_say_where_it_comes_from() -> Result<()> {
     let node = SHIPPED.node()?;
     let tenant = node.tenant("misbehave")?;
     let spoofed = [
-        "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port", "x-real-ip",
-        "fly-client-ip", "cf-connecting-ip", "true-client-ip", "spin-client-addr", "spin-full-url",
-        "spin-path-info", "spin-base-path", "spin-component-route", "spin-matched-route", "spin-raw-component-route",
+        "forwarded",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-forwarded-port",
+        "x-real-ip",
+        "fly-client-ip",
+        "cf-connecting-ip",
+        "true-client-ip",
+        "spin-client-addr",
+        "spin-full-url",
+        "spin-path-info",
+        "spin-base-path",
+        "spin-component-route",
+        "spin-matched-route",
+        "spin-raw-component-route",
         "spin-no-such",
     ];
     let headers: Vec<_> = spoofed.iter().map(|name| (*name, "spoofed.example")).collect();

@@ -57,7 +57,12 @@ fn tenants_that_were_hit_once_cost_nothing() -> Result<()> {
         node.request("POST", &format!("/t/{tenant}/fn"), &[], body.as_bytes())?.expect(201)?;
         Ok(())
     })?;
-    for metric in ["dormouse_instances", "dormouse_database_sessions", "dormouse_tenants_present", "dormouse_components_mapped"] {
+    for metric in [
+        "dormouse_instances",
+        "dormouse_database_sessions",
+        "dormouse_tenants_present",
+        "dormouse_components_mapped",
+    ] {
         node.wait_for_metric(metric, 0.0)?;
     }
     let open = open_tenant_files(&node)?;

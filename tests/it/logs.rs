@@ -35,7 +35,10 @@ fn a_malformed_or_missing_request_id_is_replaced() -> Result<()> {
         seen.push(given);
     }
     for id in &seen {
-        ensure!(id.len() >= 16 && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'), "{id}");
+        ensure!(
+            id.len() >= 16 && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'),
+            "{id}"
+        );
     }
     let count = seen.len();
     seen.sort();
@@ -58,7 +61,9 @@ fn several_request_ids_become_one() -> Result<()> {
 fn log(node: &SharedNode, tenant: &Tenant<'_>, request_id: &str, line: &str) -> Result<Vec<Line>> {
     tenant.request("GET", &format!("/log?line={line}"), &[("x-request-id", request_id)], b"")?.expect(200)?;
     for stream in ["stdout", "stderr"] {
-        let is_it = |line: &Line| line.get("stream") == Some(stream) && line.request("request_id") == Some(request_id);
+        let is_it = |line: &Line| {
+            line.get("stream") == Some(stream) && line.request("request_id") == Some(request_id)
+        };
         node.logs().wait_for(stream, is_it)?;
     }
     Ok(node.logs().of_request(request_id))
@@ -119,9 +124,14 @@ fn a_flood_is_cut_and_said_so() -> Result<()> {
     tenant.request("GET", "/log-flood?lines=20000", &[("x-request-id", id)], b"")?.expect(200)?;
     let is_it = |line: &Line| line.request("request_id") == Some(id) && line.message().contains("dropped");
     node.logs().wait_for("the flood is said to be cut", is_it)?;
-    let flood = node.logs().matching(|line| line.request("request_id") == Some(id) && line.get("stream").is_some());
+    let flood =
+        node.logs().matching(|line| line.request("request_id") == Some(id) && line.get("stream").is_some());
     let bytes: usize = flood.iter().map(|line| line.message().len()).sum();
-    ensure!((32 << 10..=dormouse::limits::LOG_BYTES_MAX).contains(&bytes), "{bytes} bytes in {} lines", flood.len());
+    ensure!(
+        (32 << 10..=dormouse::limits::LOG_BYTES_MAX).contains(&bytes),
+        "{bytes} bytes in {} lines",
+        flood.len()
+    );
     assert_eq!(flood.first().map(Line::message), Some("line 0 of a flood"));
     Ok(())
 }

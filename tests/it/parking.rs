@@ -38,7 +38,8 @@ pub(crate) fn leftovers(node: &TestNode) -> Result<Vec<(PathBuf, u64)>> {
 }
 
 fn nothing_is_open(node: &TestNode) -> Result<()> {
-    for metric in ["dormouse_database_sessions", "dormouse_database_parked_bytes", "dormouse_tenants_present"] {
+    for metric in ["dormouse_database_sessions", "dormouse_database_parked_bytes", "dormouse_tenants_present"]
+    {
         node.wait_for_metric(metric, 0.0)?;
     }
     let open = open_tenant_files(node)?;

@@ -123,7 +123,9 @@ fn a_response_that_its_guest_did_not_finish_is_cut() -> Result<()> {
             continue;
         }
         assert_eq!(incoming.status, 200);
-        let Err(error) = connection.rest(&mut incoming) else { anyhow::bail!("{deed}: the body looks whole") };
+        let Err(error) = connection.rest(&mut incoming) else {
+            anyhow::bail!("{deed}: the body looks whole")
+        };
         ensure!(error.is::<Cut>(), "{deed}: {error:#}");
     }
     tenant.get("/ok")?.expect(200)?;
@@ -163,7 +165,8 @@ fn head_gets_a_head() -> Result<()> {
 fn a_body_that_the_guest_ignores_is_no_next_request() -> Result<()> {
     let node = SHIPPED.node()?;
     let tenant = node.tenant("misbehave")?;
-    let smuggled = format!("GET {} HTTP/1.1\r\nhost: x\r\n\r\n", tenant.path("/log?line=ignored-body-smuggled"));
+    let smuggled =
+        format!("GET {} HTTP/1.1\r\nhost: x\r\n\r\n", tenant.path("/log?line=ignored-body-smuggled"));
     let mut connection = node.connect()?;
     connection.request("POST", &tenant.path("/ignore-body"), &[], smuggled.as_bytes())?;
     assert_eq!(connection.response("POST")?.expect(200)?.text(), "ignored");

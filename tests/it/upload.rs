@@ -76,7 +76,8 @@ fn a_component_without_a_handler_is_refused() -> Result<()> {
 fn an_unknown_import_is_named() -> Result<()> {
     let node = SHIPPED.node()?;
     let tenant = node.tenant("hello")?;
-    let component = wat(r#"(component (import "acme:weather/forecast@1.2.3" (instance (export "today" (func)))))"#)?;
+    let component =
+        wat(r#"(component (import "acme:weather/forecast@1.2.3" (instance (export "today" (func)))))"#)?;
     let reason = refused(&node.upload(&tenant.name, "fn", &component)?, 422)?;
     ensure!(reason.contains("acme:weather/forecast@1.2.3"), "{reason}");
     Ok(())
@@ -181,9 +182,17 @@ fn nothing_is_done_without_the_token() -> Result<()> {
     let shortened = format!("Bearer {}", token.get(..token.len() - 1).context("an empty token")?);
     let lengthened = format!("Bearer {token}0");
     let basic = format!("Basic {token}");
-    for value in
-        [None, Some(""), Some("Bearer"), Some("Bearer "), Some("Bearer wrong"), Some(token), Some(&basic), Some(&shortened), Some(&lengthened)]
-    {
+    for value in [
+        None,
+        Some(""),
+        Some("Bearer"),
+        Some("Bearer "),
+        Some("Bearer wrong"),
+        Some(token),
+        Some(&basic),
+        Some(&shortened),
+        Some(&lengthened),
+    ] {
         for response in with_authorization(&node, &tenant.name, value)? {
             ensure!(response.status == 401, "{value:?}: {}: {}", response.status, response.text());
             problem_of(&response)?;

@@ -57,7 +57,8 @@ impl Response {
     /// # Errors
     /// When it is none.
     pub fn json(&self) -> Result<Value> {
-        serde_json::from_slice(&self.body).with_context(|| format!("{}: no JSON: {}", self.status, self.text()))
+        serde_json::from_slice(&self.body)
+            .with_context(|| format!("{}: no JSON: {}", self.status, self.text()))
     }
 
     /// The response, if it has this status.
@@ -185,7 +186,8 @@ impl Connection {
     /// [`Cut`] when the connection ends before, or when what comes is no HTTP.
     pub fn head(&mut self, method: &str) -> Result<Incoming> {
         let status_line = self.line()?;
-        let status = ["HTTP/1.1 ", "HTTP/1.0 "].iter().find_map(|version| status_line.strip_prefix(version)?.get(..3));
+        let status =
+            ["HTTP/1.1 ", "HTTP/1.0 "].iter().find_map(|version| status_line.strip_prefix(version)?.get(..3));
         let status: u16 = status.context("no status line")?.parse()?;
         let mut headers = Vec::new();
         loop {
@@ -219,7 +221,8 @@ impl Connection {
             }
             Framing::Chunked => {
                 let length = self.line()?;
-                let length = u64::from_str_radix(&length, 16).with_context(|| format!("no chunk: {length:?}"))?;
+                let length =
+                    u64::from_str_radix(&length, 16).with_context(|| format!("no chunk: {length:?}"))?;
                 let bytes = self.exactly(length)?;
                 ensure!(self.line()?.is_empty(), "a chunk is longer than it said");
                 bytes
@@ -322,7 +325,10 @@ fn framing(method: &str, status: u16, headers: &[(String, String)]) -> Result<Fr
 fn is_cut(error: &std::io::Error) -> bool {
     matches!(
         error.kind(),
-        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted
+        ErrorKind::UnexpectedEof
+            | ErrorKind::ConnectionReset
+            | ErrorKind::BrokenPipe
+            | ErrorKind::ConnectionAborted
     )
 }
 

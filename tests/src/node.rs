@@ -336,7 +336,13 @@ impl TestNode {
     ///
     /// # Errors
     /// When no whole response comes.
-    pub fn admin_request(&self, method: &str, path: &str, headers: Headers<'_>, body: &[u8]) -> Result<Response> {
+    pub fn admin_request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: Headers<'_>,
+        body: &[u8],
+    ) -> Result<Response> {
         let mut connection = Connection::open(self.admin_address()?)?;
         connection.request(method, path, headers, body)?;
         connection.response(method)
@@ -348,7 +354,12 @@ impl TestNode {
     /// When no whole response comes.
     pub fn admin(&self, method: &str, path: &str, body: &[u8]) -> Result<Response> {
         let bearer = format!("Bearer {}", self.token()?);
-        self.admin_request(method, path, &[("authorization", &bearer), ("content-type", "application/json")], body)
+        self.admin_request(
+            method,
+            path,
+            &[("authorization", &bearer), ("content-type", "application/json")],
+            body,
+        )
     }
 
     /// Makes a tenant.

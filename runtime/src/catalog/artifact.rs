@@ -181,7 +181,9 @@ impl Artifacts {
                 let name = file.display();
                 io::Error::new(
                     io::ErrorKind::InvalidData,
-                    format!("{name} is not what this node compiled; remove it and its .mac to compile it again"),
+                    format!(
+                        "{name} is not what this node compiled; remove it and its .mac to compile it again"
+                    ),
                 )
             })
         })

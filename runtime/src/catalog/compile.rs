@@ -55,7 +55,8 @@ fn too_costly() -> CatalogError {
 #[must_use]
 pub fn compile_in_this_process(component: &Path, output: &Path) -> ExitCode {
     let bound = |resource, limit| {
-        setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) }).map_err(std::io::Error::from)
+        setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })
+            .map_err(std::io::Error::from)
     };
     let work = || -> anyhow::Result<Result<Vec<u8>, String>> {
         bound(Resource::As, limits::COMPILE_BYTES_MAX)?;

@@ -135,7 +135,8 @@ impl Catalog {
             return slot.clone();
         }
         if mapped.len() >= limits::COMPONENTS_MAX {
-            let oldest = mapped.iter().min_by_key(|(_, slot)| *lock(&slot.used)).map(|(digest, _)| digest.clone());
+            let oldest =
+                mapped.iter().min_by_key(|(_, slot)| *lock(&slot.used)).map(|(digest, _)| digest.clone());
             if let Some(oldest) = oldest {
                 mapped.remove(&oldest);
             }

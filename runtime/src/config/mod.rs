@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use sources::{ConfigError, Flags};
 use sources::Reader;
+pub use sources::{ConfigError, Flags};
 
 use crate::limits;
 use crate::sandbox::GuestLimits;
@@ -182,7 +182,10 @@ impl Config {
             );
         }
         if tracing_subscriber::EnvFilter::try_new(&self.log_level).is_err() {
-            reader.mistake("log_level", format!("{:?} is no filter; use for example info or debug", self.log_level));
+            reader.mistake(
+                "log_level",
+                format!("{:?} is no filter; use for example info or debug", self.log_level),
+            );
         }
     }
 
@@ -215,13 +218,12 @@ mod tests {
         let folder = tempfile::tempdir()?;
         let file = folder.path().join("node.toml");
         std::fs::write(&file, "public_listen = \"nowhere\"\nbody_bytes_max = -1\npubic_url = \"x\"\n")?;
-        let flags = Flags {
-            config: Some(file),
-            cpu_time_max_ms: Some("soon".to_owned()),
-            ..Flags::default()
-        };
+        let flags =
+            Flags { config: Some(file), cpu_time_max_ms: Some("soon".to_owned()), ..Flags::default() };
         let told = Config::load(&flags, ENOUGH).err().map(|error| error.to_string()).unwrap_or_default();
-        for part in ["node.toml", "public_listen", "body_bytes_max", "pubic_url", "public_url", "--cpu-time-max-ms"] {
+        for part in
+            ["node.toml", "public_listen", "body_bytes_max", "pubic_url", "public_url", "--cpu-time-max-ms"]
+        {
             assert!(told.contains(part), "{part} is missing in:\n{told}");
         }
         Ok(())

@@ -281,7 +281,11 @@ mod tests {
         reader.add_variables([("DORMOUSE_DATA".into(), "variable".into())].into_iter());
         assert_eq!(reader.text("data").as_deref(), Some("variable"));
         reader.add_variables([("DORMOUSE_DATTA".into(), "x".into())].into_iter());
-        assert!(reader.mistakes.iter().any(|mistake| mistake.contains("did you mean data?")), "{:?}", reader.mistakes);
+        assert!(
+            reader.mistakes.iter().any(|mistake| mistake.contains("did you mean data?")),
+            "{:?}",
+            reader.mistakes
+        );
     }
 
     #[test]

@@ -183,7 +183,8 @@ async fn create(State(state): Shared, request: Request) -> Answer<Response> {
     };
     state.directory.forget(&name);
     tracing::info!(tenant = %name, "tenant created");
-    let view = json!({"name": row.name, "id": row.id.as_str(), "created_at": row.created_at, "functions": []});
+    let view =
+        json!({"name": row.name, "id": row.id.as_str(), "created_at": row.created_at, "functions": []});
     Ok((StatusCode::CREATED, Json(view)).into_response())
 }
 
@@ -293,7 +294,9 @@ fn value_of(value: serde_json::Value) -> Answer<Value> {
         },
         serde_json::Value::String(text) => Value::Text(text),
         serde_json::Value::Array(_) | serde_json::Value::Object(_) => {
-            return Err(ApiError::BadRequest("a parameter is a text, a number, a boolean or null".to_owned()));
+            return Err(ApiError::BadRequest(
+                "a parameter is a text, a number, a boolean or null".to_owned(),
+            ));
         }
     })
 }

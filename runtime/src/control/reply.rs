@@ -10,6 +10,7 @@ use crate::catalog::CatalogError;
 use crate::database::DatabaseError;
 use crate::name::NameError;
 use crate::problem::ProblemType;
+use crate::telemetry::RequestContext;
 
 /// Why an admin request failed.
 #[derive(Debug, thiserror::Error)]
@@ -34,17 +35,24 @@ pub(super) enum ApiError {
     Internal(String),
 }
 
-const UNAUTHORIZED: ProblemType = ProblemType::new(StatusCode::UNAUTHORIZED, "unauthorized", "Missing or wrong token");
-const BAD_REQUEST: ProblemType = ProblemType::new(StatusCode::BAD_REQUEST, "bad-request", "Malformed request");
-const BAD_NAME: ProblemType = ProblemType::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-name", "Malformed name");
+const UNAUTHORIZED: ProblemType =
+    ProblemType::new(StatusCode::UNAUTHORIZED, "unauthorized", "Missing or wrong token");
+const BAD_REQUEST: ProblemType =
+    ProblemType::new(StatusCode::BAD_REQUEST, "bad-request", "Malformed request");
+const BAD_NAME: ProblemType =
+    ProblemType::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-name", "Malformed name");
 const BAD_COMPONENT: ProblemType =
     ProblemType::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-component", "The component cannot run here");
-const BAD_SQL: ProblemType = ProblemType::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-sql", "The statement failed");
-const TOO_LARGE: ProblemType = ProblemType::new(StatusCode::PAYLOAD_TOO_LARGE, "component-too-large", "Component too large");
+const BAD_SQL: ProblemType =
+    ProblemType::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-sql", "The statement failed");
+const TOO_LARGE: ProblemType =
+    ProblemType::new(StatusCode::PAYLOAD_TOO_LARGE, "component-too-large", "Component too large");
 const NOT_FOUND: ProblemType = ProblemType::new(StatusCode::NOT_FOUND, "not-found", "Nothing here");
 const NO_TENANT: ProblemType = ProblemType::new(StatusCode::NOT_FOUND, "unknown-tenant", "No such tenant");
-const TENANT_EXISTS: ProblemType = ProblemType::new(StatusCode::CONFLICT, "tenant-exists", "The tenant exists");
-const INTERNAL: ProblemType = ProblemType::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The node failed");
+const TENANT_EXISTS: ProblemType =
+    ProblemType::new(StatusCode::CONFLICT, "tenant-exists", "The tenant exists");
+const INTERNAL: ProblemType =
+    ProblemType::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The node failed");
 
 impl ApiError {
     fn problem(&self) -> ProblemType {
@@ -70,7 +78,7 @@ impl ApiError {
         }
     }
 
-    pub(super) fn response_for(&self, request_id: &str) -> Response {
+    fn response_for(&self, request_id: &str) -> Response {
         let problem = self.problem();
         if problem == INTERNAL {
             tracing::error!(error = %self, "an admin request failed");
@@ -86,7 +94,7 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let request_id = crate::edge::RequestId::current();
-        self.response_for(request_id.as_str())
+        let context = RequestContext::current();
+        self.response_for(context.as_ref().map_or("unknown", |context| &context.request_id))
     }
 }

@@ -56,7 +56,9 @@ pub enum StoreError {
     #[error("there is no tenant {0}")]
     NoTenant(TenantName),
     /// The data was written by a newer program.
-    #[error("the control data has schema version {found}, and this program knows {SCHEMA_VERSION}; run a newer one")]
+    #[error(
+        "the control data has schema version {found}, and this program knows {SCHEMA_VERSION}; run a newer one"
+    )]
     TooNew {
         /// The version in the file.
         found: i64,
@@ -302,8 +304,11 @@ impl Store {
             Some(id) => id,
             None => {
                 let id = self.database.new_session();
-                let open =
-                    Command::Open { path: self.path.clone(), profile: Profile::Control, bytes_max: BYTES_MAX };
+                let open = Command::Open {
+                    path: self.path.clone(),
+                    profile: Profile::Control,
+                    bytes_max: BYTES_MAX,
+                };
                 self.database.call(id, open).await?;
                 *session = Some(id);
                 id

@@ -64,7 +64,10 @@ fn load_or_make(path: &Path) -> io::Result<String> {
             let text = text.trim_end();
             let well_formed = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
             well_formed.then(|| text.to_owned()).ok_or_else(|| {
-                io::Error::new(io::ErrorKind::InvalidData, "is not 64 hexadecimal digits; remove it to get a new one")
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "is not 64 hexadecimal digits; remove it to get a new one",
+                )
             })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => make(path),
@@ -77,7 +80,8 @@ fn make(path: &Path) -> io::Result<String> {
     getrandom::fill(&mut bits).map_err(|error| io::Error::other(error.to_string()))?;
     let text = hex(&bits);
     let unfinished = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
     writeln!(file, "{text}")?;
     file.sync_all()?;
     std::fs::rename(&unfinished, path)?;

@@ -149,7 +149,11 @@ fn decide_pragma(name: &str) -> Verdict {
     } else if listed(SWITCHES, name) {
         Verdict::AllowAndRemember
     } else {
-        Verdict::Deny(format!("PRAGMA {name} is not allowed; these are: {}, {}", PRAGMAS.join(", "), SWITCHES.join(", ")))
+        Verdict::Deny(format!(
+            "PRAGMA {name} is not allowed; these are: {}, {}",
+            PRAGMAS.join(", "),
+            SWITCHES.join(", ")
+        ))
     }
 }
 
@@ -164,12 +168,15 @@ mod tests {
     #[test]
     fn lists_are_allow_lists() {
         assert_eq!(ask(ffi::SQLITE_FUNCTION, "", "LOWER"), Verdict::Allow);
-        for function in ["load_extension", "concat_ws", "json_patch", "libsql_close_hook", "vector", "new_one"] {
+        for function in
+            ["load_extension", "concat_ws", "json_patch", "libsql_close_hook", "vector", "new_one"]
+        {
             assert!(matches!(ask(ffi::SQLITE_FUNCTION, "", function), Verdict::Deny(_)), "{function}");
         }
         assert_eq!(ask(ffi::SQLITE_PRAGMA, "Table_Info", "t"), Verdict::Allow);
         assert_eq!(ask(ffi::SQLITE_PRAGMA, "foreign_keys", "0"), Verdict::AllowAndRemember);
-        for pragma in ["hard_heap_limit", "max_page_count", "journal_mode", "writable_schema", "synchronous"] {
+        for pragma in ["hard_heap_limit", "max_page_count", "journal_mode", "writable_schema", "synchronous"]
+        {
             assert!(matches!(ask(ffi::SQLITE_PRAGMA, pragma, "1"), Verdict::Deny(_)), "{pragma}");
         }
     }
@@ -184,7 +191,8 @@ mod tests {
 
     #[test]
     fn the_nodes_own_tables_are_hidden() {
-        for action in [ffi::SQLITE_READ, ffi::SQLITE_INSERT, ffi::SQLITE_DROP_TABLE, ffi::SQLITE_ALTER_TABLE] {
+        for action in [ffi::SQLITE_READ, ffi::SQLITE_INSERT, ffi::SQLITE_DROP_TABLE, ffi::SQLITE_ALTER_TABLE]
+        {
             assert!(matches!(ask(action, "_Dormouse_kv", "x"), Verdict::Deny(_)));
         }
         assert!(matches!(ask(ffi::SQLITE_ALTER_TABLE, "main", "_dormouse_kv"), Verdict::Deny(_)));

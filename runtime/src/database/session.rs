@@ -68,7 +68,8 @@ pub(super) struct Request {
 
 impl Session {
     pub(super) fn open(opening: Opening, cancelled: Arc<AtomicBool>) -> Result<Self, DatabaseError> {
-        let connection = connect(&opening, cancelled.clone()).map_err(|error| on_open(&opening.path, &error))?;
+        let connection =
+            connect(&opening, cancelled.clone()).map_err(|error| on_open(&opening.path, &error))?;
         Ok(Self { connection, opening, cancelled, changes_before_lease: 0 })
     }
 
@@ -173,7 +174,9 @@ impl Session {
 
     fn explain(&self, error: SqliteError, time_max: Duration) -> DatabaseError {
         match error.primary() {
-            ffi::SQLITE_INTERRUPT if self.connection.stopped() == Stopped::Cancelled => DatabaseError::Cancelled,
+            ffi::SQLITE_INTERRUPT if self.connection.stopped() == Stopped::Cancelled => {
+                DatabaseError::Cancelled
+            }
             ffi::SQLITE_INTERRUPT => DatabaseError::TimedOut(format!(
                 "the statement ran longer than {} ms and was stopped",
                 time_max.as_millis()
@@ -219,7 +222,12 @@ fn storage(error: &SqliteError) -> DatabaseError {
 }
 
 fn on_open(path: &Path, error: &SqliteError) -> DatabaseError {
-    DatabaseError::Storage(format!("{}: {} (SQLite result code {})", path.display(), error.message, error.code))
+    DatabaseError::Storage(format!(
+        "{}: {} (SQLite result code {})",
+        path.display(),
+        error.message,
+        error.code
+    ))
 }
 
 fn connect(opening: &Opening, cancelled: Arc<AtomicBool>) -> Result<Connection, SqliteError> {

@@ -117,8 +117,10 @@ impl Connection {
         cancelled: Arc<AtomicBool>,
     ) -> Result<Self> {
         use std::os::unix::ffi::OsStrExt as _;
-        let path = CString::new(path.as_os_str().as_bytes())
-            .map_err(|_| SqliteError { code: ffi::SQLITE_CANTOPEN, message: "the path holds NUL".to_owned() })?;
+        let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| SqliteError {
+            code: ffi::SQLITE_CANTOPEN,
+            message: "the path holds NUL".to_owned(),
+        })?;
         let mut flags = ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_NOMUTEX | ffi::SQLITE_OPEN_EXRESCODE;
         if purpose == Purpose::Create {
             flags |= ffi::SQLITE_OPEN_CREATE;

@@ -18,12 +18,31 @@ use crate::limits;
 use crate::routing::Route;
 
 /// Headers that concern one connection only (RFC 9110, 7.6.1).
-const HOP_BY_HOP: &[&str] =
-    &["connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "http2-settings"];
+const HOP_BY_HOP: &[&str] = &[
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+];
 
 /// Headers in which proxies speak of the client. They are the node's to set.
-const FORWARDING: &[&str] =
-    &["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-real-ip", "fly-client-ip", "cf-connecting-ip", "true-client-ip"];
+const FORWARDING: &[&str] = &[
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "fly-client-ip",
+    "cf-connecting-ip",
+    "true-client-ip",
+];
 
 /// Refuses what is too large or malformed before any work is done for it.
 pub(super) fn check(request: &Request<Incoming>, body_bytes_max: u64) -> Result<(), Failure> {
@@ -55,7 +74,8 @@ pub(super) fn rewrite(
     strip(headers);
     headers.reserve(8);
     let mut set = |name: &'static str, value: &str| {
-        let value = HeaderValue::from_str(value).map_err(|_| Failure::BadRequest("its address is not ASCII"))?;
+        let value =
+            HeaderValue::from_str(value).map_err(|_| Failure::BadRequest("its address is not ASCII"))?;
         headers.insert(HeaderName::from_static(name), value);
         Ok::<(), Failure>(())
     };
@@ -138,7 +158,9 @@ impl Body for CappedBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, WasiError>>> {
-        let Some(frame) = ready!(Pin::new(&mut self.inner).poll_frame(context)) else { return Poll::Ready(None) };
+        let Some(frame) = ready!(Pin::new(&mut self.inner).poll_frame(context)) else {
+            return Poll::Ready(None);
+        };
         let frame = match frame {
             Ok(frame) => frame,
             Err(_) => return Poll::Ready(Some(Err(WasiError::HttpRequestBodySize(None)))),

@@ -18,7 +18,6 @@ use axum::response::Response as AdminResponse;
 use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use tracing::Instrument as _;
 
 use crate::admission::{Admission, InFlight};
 use crate::catalog::Catalog;
@@ -26,7 +25,7 @@ use crate::control::Directory;
 use crate::listener::Door;
 use crate::routing::{self, Route};
 use crate::sandbox::{OnDisconnect, Run, Sandbox};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, RequestContext};
 use crate::tenant::Tenants;
 use intake::{CappedBody, OverCap};
 use reply::Failure;
@@ -63,14 +62,13 @@ impl Door for Edge {
         let id = RequestId::of(request.headers());
         let path = request.uri().path().to_owned();
         let route = routing::route(&path);
-        let span = match &route {
-            Ok(Route { address, .. }) => {
-                let (tenant, function) = (address.tenant.as_str(), address.function.as_str());
-                tracing::info_span!("request", request_id = id.as_str(), tenant, function)
-            }
-            Err(_) => tracing::info_span!("request", request_id = id.as_str()),
+        let address = route.as_ref().ok().map(|route| &route.address);
+        let context = RequestContext {
+            request_id: id.shared(),
+            tenant: address.map(|address| address.tenant.clone()),
+            function: address.map(|address| address.function.clone()),
         };
-        async {
+        let answered = async {
             let answered = match route {
                 Ok(route) => self.walk(request, route, client, arrived, &id).await,
                 Err(no_route) => Err(no_route.into()),
@@ -91,11 +89,9 @@ impl Door for Edge {
                     failure.into_response(&id)
                 }
             }
-        }
-        .instrument(span)
-        .await
+        };
+        context.scope(answered).await
     }
-
 }
 
 impl Edge {
@@ -124,7 +120,8 @@ impl Edge {
         let body = CappedBody::new(body, self.body_bytes_max, over.clone());
         let request = Request::from_parts(parts, body.boxed_unsync());
         let deadline = arrived + self.wall_time_max;
-        let outcome = self.sandbox.run(compiled, Run { request, deadline, ticket, lease, on_disconnect }).await;
+        let outcome =
+            self.sandbox.run(compiled, Run { request, deadline, ticket, lease, on_disconnect }).await;
         if over.is_raised() {
             return Err(Failure::BodyTooLarge(self.body_bytes_max));
         }
@@ -140,8 +137,8 @@ fn on_disconnect(method: &Method) -> OnDisconnect {
 /// Gives each request of the admin door an id, which its response and its log lines carry.
 pub async fn with_request_id(request: AdminRequest, next: Next) -> AdminResponse {
     let id = RequestId::of(request.headers());
-    let span = tracing::info_span!("admin", request_id = id.as_str());
-    let mut response = id.clone().scope(next.run(request)).instrument(span).await;
+    let context = RequestContext { request_id: id.shared(), tenant: None, function: None };
+    let mut response = context.scope(next.run(request)).await;
     response.headers_mut().insert(request_id::HEADER, id.header_value());
     response
 }

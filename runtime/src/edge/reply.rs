@@ -54,7 +54,9 @@ impl Failure {
                 problem(S::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large", "Header fields too large")
             }
             Self::BodyTooLarge(_) => problem(S::PAYLOAD_TOO_LARGE, "body-too-large", "Body too large"),
-            Self::Resolve(ResolveError::NoTenant) => problem(S::NOT_FOUND, "unknown-tenant", "No such tenant"),
+            Self::Resolve(ResolveError::NoTenant) => {
+                problem(S::NOT_FOUND, "unknown-tenant", "No such tenant")
+            }
             Self::Resolve(ResolveError::NoFunction) => {
                 problem(S::NOT_FOUND, "unknown-function", "The tenant has no such function")
             }
@@ -98,12 +100,20 @@ impl Failure {
 fn guest_problem(failure: &GuestFailure) -> ProblemType {
     use StatusCode as S;
     match failure {
-        GuestFailure::WallTime => problem(S::GATEWAY_TIMEOUT, "wall-time-limit", "The function took too long"),
-        GuestFailure::CpuTime(_) => problem(S::BAD_GATEWAY, "cpu-time-limit", "The function used too much CPU time"),
-        GuestFailure::Memory(_) => problem(S::BAD_GATEWAY, "memory-limit", "The function used too much memory"),
+        GuestFailure::WallTime => {
+            problem(S::GATEWAY_TIMEOUT, "wall-time-limit", "The function took too long")
+        }
+        GuestFailure::CpuTime(_) => {
+            problem(S::BAD_GATEWAY, "cpu-time-limit", "The function used too much CPU time")
+        }
+        GuestFailure::Memory(_) => {
+            problem(S::BAD_GATEWAY, "memory-limit", "The function used too much memory")
+        }
         GuestFailure::Trap(_) => problem(S::BAD_GATEWAY, "guest-trap", "The function failed"),
         GuestFailure::NoResponse => problem(S::BAD_GATEWAY, "no-response", "The function gave no response"),
-        GuestFailure::ErrorCode(_) => problem(S::BAD_GATEWAY, "guest-error", "The function answered with an error"),
+        GuestFailure::ErrorCode(_) => {
+            problem(S::BAD_GATEWAY, "guest-error", "The function answered with an error")
+        }
         GuestFailure::PoolExhausted(_) => {
             problem(S::SERVICE_UNAVAILABLE, "node-busy", "The node is busy").retry_after(1)
         }

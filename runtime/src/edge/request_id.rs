@@ -10,10 +10,6 @@ pub(super) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 const BYTES_MAX: usize = 128;
 
-tokio::task_local! {
-    static CURRENT: RequestId;
-}
-
 /// A request's id: 1 to 128 of `A-Z a-z 0-9 . _ -`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestId(Arc<str>);
@@ -22,7 +18,8 @@ impl RequestId {
     /// The id that the client gave, or a new one: a UUID of version 7 (RFC 9562).
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
-        let given = headers.get(HEADER).and_then(|value| value.to_str().ok()).filter(|text| is_well_formed(text));
+        let given =
+            headers.get(HEADER).and_then(|value| value.to_str().ok()).filter(|text| is_well_formed(text));
         match given {
             Some(text) => Self(text.into()),
             None => Self::random(),
@@ -37,16 +34,6 @@ impl RequestId {
         let milliseconds = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
         let uuid = uuid::Builder::from_unix_timestamp_millis(milliseconds, &bits).into_uuid();
         Self(uuid.to_string().into())
-    }
-
-    /// The id of the request that the current task serves, at the admin door.
-    #[must_use]
-    pub fn current() -> Self {
-        CURRENT.try_with(Clone::clone).unwrap_or_else(|_| Self("unknown".into()))
-    }
-
-    pub(super) async fn scope<F: Future>(self, work: F) -> F::Output {
-        CURRENT.scope(self, work).await
     }
 
     /// The id as text.
@@ -78,7 +65,9 @@ mod tests {
 
     #[test]
     fn only_plain_ids_are_taken() {
-        for (given, taken) in [("abc-1._Z", true), ("", false), ("a b", false), ("a\"b", false), (&*"x".repeat(129), false)] {
+        for (given, taken) in
+            [("abc-1._Z", true), ("", false), ("a b", false), ("a\"b", false), (&*"x".repeat(129), false)]
+        {
             let mut headers = HeaderMap::new();
             if let Ok(value) = HeaderValue::from_str(given) {
                 headers.insert(HEADER, value);

@@ -154,7 +154,10 @@ impl Body for GuestBody {
 impl Drop for GuestBody {
     fn drop(&mut self) {
         // hyper drops a body of known length without asking for its end.
-        if self.on_disconnect == OnDisconnect::Finish || self.remaining == Some(0) || self.inner.is_end_stream() {
+        if self.on_disconnect == OnDisconnect::Finish
+            || self.remaining == Some(0)
+            || self.inner.is_end_stream()
+        {
             self.let_the_rest_run();
         }
     }

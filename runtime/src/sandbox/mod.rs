@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Bytes;
 use tokio::sync::oneshot;
-use tracing::Instrument as _;
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, Store, Trap};
 use wasmtime_wasi_http::WasiHttpView as _;
@@ -28,9 +27,10 @@ use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use crate::admission::Ticket;
 use crate::limits;
+use crate::telemetry::in_current_request;
 use crate::tenant::Lease;
-pub use body::{GuestBody, Interrupted, OnDisconnect};
 use body::Ended;
+pub use body::{GuestBody, Interrupted, OnDisconnect};
 pub use engine::compile;
 use guest::Guest;
 use meter::Metered;
@@ -175,7 +175,7 @@ impl Sandbox {
             (_, Some(Err(code))) => return Err(GuestFailure::ErrorCode(format!("{code:?}"))),
             (Some(Ok(())), Some(Ok(response))) => (response, None),
             (None, Some(Ok(response))) => {
-                (response, Some(body::Rest::new(tokio::spawn(guest.in_current_span()))))
+                (response, Some(body::Rest::new(tokio::spawn(in_current_request(guest)))))
             }
         };
         Ok(response.map(|inner| GuestBody::new(inner, ended, rest, on_disconnect)))

@@ -31,8 +31,9 @@ impl Ticker {
     pub(super) fn start(engine: &Engine) -> std::io::Result<Self> {
         let running = Arc::new(Running::default());
         let (engine, shared) = (engine.weak(), running.clone());
-        let thread =
-            std::thread::Builder::new().name("epoch-ticker".to_owned()).spawn(move || run(&engine, &shared))?;
+        let thread = std::thread::Builder::new()
+            .name("epoch-ticker".to_owned())
+            .spawn(move || run(&engine, &shared))?;
         Ok(Self { running, thread: thread.thread().clone() })
     }
 

@@ -11,9 +11,7 @@ fn tenant_folder(folder: &Path, tenant: &Id) -> PathBuf {
 }
 
 pub(super) fn path(folder: &Path, key: &DatabaseKey) -> PathBuf {
-    tenant_folder(folder, &key.tenant)
-        .join(key.environment.as_str())
-        .join(format!("{}.db", key.generation))
+    tenant_folder(folder, &key.tenant).join(key.environment.as_str()).join(format!("{}.db", key.generation))
 }
 
 fn key_of_wal(path: &Path) -> Option<DatabaseKey> {

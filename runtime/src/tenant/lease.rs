@@ -13,6 +13,7 @@ use super::writer::Writer;
 use super::{DatabaseKey, Session, Shared, Tenant, park};
 use crate::database::{Command, DatabaseError, Executed, Reply, Rows, Value};
 use crate::limits;
+use crate::telemetry::in_current_request;
 
 type Answer = Result<Reply, DatabaseError>;
 
@@ -223,11 +224,12 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let Some(held) = self.held.take() else { return };
         // A writer that is still here means an open transaction, or a request cancelled in the middle.
-        let is_clean = held.is_open && held.outstanding.is_none() && !held.needs_reset && held.writer.is_none();
+        let is_clean =
+            held.is_open && held.outstanding.is_none() && !held.needs_reset && held.writer.is_none();
         if is_clean && !held.tenant.checkpoint_is_due() {
             held.park();
         } else {
-            tokio::spawn(put_in_order(self.shared.clone(), held));
+            tokio::spawn(in_current_request(put_in_order(self.shared.clone(), held)));
         }
     }
 }

@@ -170,7 +170,9 @@ impl Tenants {
             let mut lease = self.lease(key);
             match lease.open().await {
                 Ok(()) => lease.wal_is_dirty(),
-                Err(error) => tracing::error!(%error, "a write-ahead log left by an earlier run cannot be read"),
+                Err(error) => {
+                    tracing::error!(%error, "a write-ahead log left by an earlier run cannot be read")
+                }
             }
         }
     }

@@ -1,0 +1,46 @@
+//! The request that the current task works for, so that every log line of it carries its id, tenant and function.
+//!
+//! A `tracing` span would do the same, and cost each request some 4 µs of CPU time for fields that most never log.
+
+use std::sync::Arc;
+
+use crate::name::{FunctionName, TenantName};
+
+tokio::task_local! {
+    static CURRENT: Arc<RequestContext>;
+}
+
+/// What a log line says of its request.
+#[derive(Debug, Clone)]
+pub struct RequestContext {
+    /// The request's id.
+    pub request_id: Arc<str>,
+    /// Whose function it is for, once that is known.
+    pub tenant: Option<TenantName>,
+    /// Which function it is for, once that is known.
+    pub function: Option<FunctionName>,
+}
+
+impl RequestContext {
+    /// Runs `work` for this request.
+    pub async fn scope<F: Future>(self, work: F) -> F::Output {
+        CURRENT.scope(Arc::new(self), work).await
+    }
+
+    /// The request that the current task works for.
+    #[must_use]
+    pub fn current() -> Option<Arc<Self>> {
+        CURRENT.try_with(Arc::clone).ok()
+    }
+}
+
+/// `work`, for the request that the current task works for, wherever it will run.
+pub fn in_current_request<F: Future>(work: F) -> impl Future<Output = F::Output> + use<F> {
+    let current = RequestContext::current();
+    async move {
+        match current {
+            Some(context) => CURRENT.scope(context, work).await,
+            None => work.await,
+        }
+    }
+}

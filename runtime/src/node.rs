@@ -34,6 +34,9 @@ use crate::tenant::Tenants;
 /// How long the last steps of a shutdown may take: rolling back, copying WALs, closing.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(4);
 
+/// Sessions beside the tenants': the control data's, and one for each database that is being made.
+const CONTROL_SESSIONS: u32 = 256;
+
 /// Runs a node until it is told to stop. What goes wrong before logging starts is said on stderr.
 #[must_use]
 pub fn serve(flags: Flags) -> ExitCode {
@@ -164,7 +167,10 @@ impl Node {
 impl Rooms {
     async fn build(config: &Config, keys: &Keys) -> Result<Self> {
         database::start().map_err(anyhow::Error::msg)?;
-        let database = Database::start(config.database_threads)?;
+        let database = Database::start(
+            config.database_threads,
+            config.tenants.sessions_max.saturating_add(CONTROL_SESSIONS),
+        )?;
         let store = Store::open(database.clone(), &config.data.join("control.db")).await?;
         let store = Arc::new(store);
         let sandbox = Sandbox::new(config.guest, config.concurrency_max).context(

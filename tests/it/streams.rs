@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use dormouse_tests::client::Cut;
-use dormouse_tests::{Shared, TestNode};
+use dormouse_tests::{Shared, TestNode, problem_of};
 use serde_json::json;
 
 use crate::{SHIPPED, TIGHT};
@@ -141,6 +141,44 @@ fn a_response_over_the_wall_time_is_cut() -> Result<()> {
     let Err(error) = connection.rest(&mut incoming) else { anyhow::bail!("the body looks whole") };
     ensure!(error.is::<Cut>(), "{error:#}");
     Ok(())
+}
+
+#[test]
+fn a_client_that_waits_to_be_asked_for_its_body_is_asked() -> Result<()> {
+    let node = SHIPPED.node()?;
+    let tenant = node.tenant("misbehave")?;
+    let mut connection = node.connect()?;
+    connection.chunked_request("POST", &tenant.path("/echo"), &[("expect", "100-continue")])?;
+    connection.wait_for_continue()?;
+    connection.chunk(b"asked for")?;
+    connection.chunk(b"")?;
+    assert_eq!(connection.response("POST")?.expect(200)?.body, b"asked for");
+    Ok(())
+}
+
+#[test]
+fn a_client_that_sends_nothing_is_not_waited_for() -> Result<()> {
+    let node = TIGHT.node()?;
+    let tenant = node.tenant("misbehave")?;
+    let mut connection = node.connect()?;
+    connection.send(format!(
+        "POST {} HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n12345",
+        tenant.path("/sql")
+    ))?;
+    let answer = connection.response("POST")?.expect(504)?;
+    assert_eq!(problem_of(&answer)?, "wall-time-limit");
+    Ok(())
+}
+
+#[test]
+fn a_client_that_reads_nothing_is_not_waited_for() -> Result<()> {
+    let node = TestNode::builder().flag("--wall-time-max-ms", 500).start()?;
+    let tenant = node.tenant("misbehave")?;
+    let _reads_nothing = tenant.send("/big?bytes=1000000000000")?;
+    node.wait_for_metric("dormouse_instances", 1.0)?;
+    node.wait_for_metric("dormouse_instances", 0.0)?;
+    // Its connection goes too.
+    node.wait_for_metric("dormouse_connections", 0.0)
 }
 
 #[test]

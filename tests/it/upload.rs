@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
 use dormouse_tests::client::{Connection, Response};
-use dormouse_tests::{SharedNode, TestNode, guest, problem_of};
+use dormouse_tests::{SharedNode, Stop, TestNode, guest, problem_of};
 use serde_json::Value;
 
 use crate::{SHIPPED, TIGHT};
@@ -145,6 +145,59 @@ fn a_refused_upload_changes_nothing() -> Result<()> {
     let shown = tenant.shown()?;
     assert_eq!(shown.get("functions"), before.0.get("functions"));
     assert_eq!(artifacts(&node)?, before.1, "something was left in the folder of components");
+    Ok(())
+}
+
+#[test]
+fn a_component_is_compiled_and_kept_once() -> Result<()> {
+    let node = TestNode::start()?;
+    let names: Vec<String> = (0..6).map(|n| format!("same-{n}")).collect();
+    names.iter().try_for_each(|name| node.create_tenant(name))?;
+    let component = std::fs::read(guest("hello")?)?;
+    std::thread::scope(|scope| -> Result<()> {
+        let upload = |name: &str| node.upload(name, "fn", &component)?.expect(200);
+        let uploads: Vec<_> = names.iter().map(|name| scope.spawn(|| upload(name))).collect();
+        uploads.into_iter().try_for_each(|upload| upload.join().ok().context("a thread failed")?.map(drop))
+    })?;
+    let kept = artifacts(&node)?;
+    for extension in [".wasm", ".cwasm"] {
+        assert_eq!(kept.iter().filter(|name| name.ends_with(extension)).count(), 1, "{kept:?}");
+    }
+    for name in names {
+        assert_eq!(
+            node.request("GET", &format!("/t/{name}/fn"), &[], b"")?.expect(200)?.text(),
+            "Hello from Dormouse\n"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_compiled_component_that_was_changed_is_not_run() -> Result<()> {
+    let mut node = TestNode::start()?;
+    let name = node.tenant("hello")?.name;
+    let get = |node: &TestNode| node.request("GET", &format!("/t/{name}/fn"), &[], b"");
+    get(&node)?.expect(200)?;
+    node.stop(Stop::Terminate)?;
+    let compiled: Vec<_> = artifacts(&node)?.into_iter().filter(|file| file.ends_with(".cwasm")).collect();
+    let [compiled] = compiled.as_slice() else { anyhow::bail!("{compiled:?}") };
+    let path = node.data().join("artifacts").join(compiled);
+    let mut bytes = std::fs::read(&path)?;
+    let middle = bytes.len() / 2;
+    *bytes.get_mut(middle).context("an empty file")? ^= 1;
+    std::fs::write(&path, bytes)?;
+
+    node.restart_after_stop()?;
+    node.expect_log(compiled);
+    assert_eq!(problem_of(&get(&node)?.expect(500)?)?, "internal");
+    node.logs().wait_for("an error that names the file", |line| {
+        line.get("level") == Some("ERROR") && line.text.contains(compiled.as_str())
+    })?;
+
+    // What was uploaded is still there, and compiled again once the changed file is out of the way.
+    std::fs::remove_file(&path)?;
+    std::fs::remove_file(path.with_extension("mac"))?;
+    assert_eq!(get(&node)?.expect(200)?.text(), "Hello from Dormouse\n");
     Ok(())
 }
 

@@ -84,3 +84,14 @@ fn a_deploy_replaces_the_code_and_keeps_the_data() -> Result<()> {
     assert_eq!(tenant.json("")?.pointer("/0/name"), Some(&json!("Ada")));
     Ok(())
 }
+
+#[test]
+fn a_request_in_flight_finishes_on_the_old_code() -> Result<()> {
+    let node = SHIPPED.node()?;
+    let tenant = node.tenant("misbehave")?;
+    let (mut old, mut incoming) = tenant.start("/drip?chunks=3&ms=200")?;
+    node.deploy(&tenant.name, "fn", &guest("hello")?)?;
+    assert_eq!(tenant.get("")?.expect(200)?.text(), "Hello from Dormouse\n");
+    assert_eq!(old.rest(&mut incoming)?, b"drip\ndrip\ndrip\n");
+    Ok(())
+}

@@ -185,6 +185,25 @@ impl Connection {
     /// # Errors
     /// [`Cut`] when the connection ends before, or when what comes is no HTTP.
     pub fn head(&mut self, method: &str) -> Result<Incoming> {
+        let (status, headers) = self.any_head()?;
+        if status == 100 {
+            return self.head(method);
+        }
+        let framing = framing(method, status, &headers)?;
+        Ok(Incoming { status, headers, framing })
+    }
+
+    /// Waits for the interim response that asks for the body: `100 Continue`.
+    ///
+    /// # Errors
+    /// When another response comes, or none.
+    pub fn wait_for_continue(&mut self) -> Result<()> {
+        let (status, _) = self.any_head()?;
+        ensure!(status == 100, "{status} instead of 100");
+        Ok(())
+    }
+
+    fn any_head(&mut self) -> Result<(u16, Vec<(String, String)>)> {
         let status_line = self.line()?;
         let status =
             ["HTTP/1.1 ", "HTTP/1.0 "].iter().find_map(|version| status_line.strip_prefix(version)?.get(..3));
@@ -198,11 +217,7 @@ impl Connection {
             let (name, value) = line.split_once(':').with_context(|| format!("no header field: {line}"))?;
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
-        if status == 100 {
-            return self.head(method);
-        }
-        let framing = framing(method, status, &headers)?;
-        Ok(Incoming { status, headers, framing })
+        Ok((status, headers))
     }
 
     /// The next bytes of a body as soon as there are some: one chunk of a chunked one; none at its end.

@@ -80,6 +80,15 @@ fn is_reserved(name: Option<&str>) -> bool {
         .is_some_and(|start| start.eq_ignore_ascii_case(RESERVED_PREFIX))
 }
 
+/// Whether the text of an ALTER statement names a table of the node. The authorizer is not told the new name of a
+/// table that is renamed, so the text is looked at.
+pub(super) fn mentions_reserved(alter: &str) -> bool {
+    alter
+        .as_bytes()
+        .windows(RESERVED_PREFIX.len())
+        .any(|window| window.eq_ignore_ascii_case(RESERVED_PREFIX.as_bytes()))
+}
+
 /// Whether a session of this profile may do what SQLite asks about.
 pub(super) fn decide(profile: Profile, question: Question<'_>) -> Verdict {
     match profile {

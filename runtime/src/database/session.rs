@@ -1,6 +1,7 @@
 //! One session: a connection, its limits, and what each command does with it. Runs on a database thread.
 
 use std::fs::File;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -336,7 +337,7 @@ fn create_folders(folder: &Path) -> std::io::Result<()> {
     }
     let Some(parent) = folder.parent() else { return Ok(()) };
     create_folders(parent)?;
-    match std::fs::create_dir(folder) {
+    match std::fs::DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
         Ok(()) | Err(_) => {}
     }

@@ -81,6 +81,8 @@ struct Hooks {
     profile: Profile,
     denied: RefCell<Option<String>>,
     changed: Cell<bool>,
+    /// Whether the statement that is being prepared is an ALTER TABLE.
+    alters: Cell<bool>,
     deadline: Cell<Option<Instant>>,
     cancelled: Arc<AtomicBool>,
     stopped: Cell<Stopped>,
@@ -135,6 +137,7 @@ impl Connection {
             profile,
             denied: RefCell::default(),
             changed: Cell::new(false),
+            alters: Cell::new(false),
             deadline: Cell::new(None),
             cancelled,
             stopped: Cell::new(Stopped::No),
@@ -295,6 +298,7 @@ impl Connection {
     /// Compiles the first statement of `sql`; `None` when it holds only white space and comments.
     pub(super) fn prepare(&mut self, sql: &str) -> Result<Option<Statement<'_>>> {
         self.hooks.denied.take();
+        self.hooks.alters.set(false);
         let mut raw = std::ptr::null_mut();
         let bytes = c_int::try_from(sql.len()).unwrap_or(c_int::MAX);
         // SAFETY: `sql` is valid for `bytes` bytes and `raw` is a valid place; the end of the text is not asked for.
@@ -308,7 +312,14 @@ impl Connection {
             )
         };
         self.check(code)?;
-        Ok(NonNull::new(raw).map(|raw| Statement { raw, connection: self }))
+        let reserved =
+            self.hooks.profile == Profile::Tenant && self.hooks.alters.get() && guard::mentions_reserved(sql);
+        let statement = NonNull::new(raw).map(|raw| Statement { raw, connection: self });
+        if reserved {
+            let message = "not authorized: that name is reserved".to_owned();
+            return Err(SqliteError { code: ffi::SQLITE_AUTH, message });
+        }
+        Ok(statement)
     }
 
     fn check(&self, code: c_int) -> Result<()> {
@@ -504,6 +515,9 @@ unsafe extern "C" fn on_question(
     // SAFETY: SQLite passes the pointer of `install_hooks`, which outlives the connection, and C strings that live
     // for the call.
     let (hooks, first, second) = unsafe { (&*hooks.cast::<Hooks>(), name(first), name(second)) };
+    if action == ffi::SQLITE_ALTER_TABLE {
+        hooks.alters.set(true);
+    }
     match guard::decide(hooks.profile, Question { action, first, second }) {
         Verdict::Allow => ffi::SQLITE_OK,
         Verdict::AllowAndRemember => {

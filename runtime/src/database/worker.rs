@@ -7,16 +7,23 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use tokio::sync::oneshot;
 
-use super::memory::{Account, on_account};
+use super::memory::{Account, empty_thread_cache, on_account};
 use super::message::{Command, DatabaseError, Reply, SessionId};
 use super::session::{self, Opening, Request, Session};
 use crate::limits;
 
 type Answer = Result<Reply, DatabaseError>;
+
+/// A thread without a job for this long is idle.
+const IDLE_AFTER: Duration = Duration::from_millis(500);
+
+/// Commands that one session can have on their way: its lease's, and a rollback of its clock.
+const COMMANDS_PER_SESSION: usize = 2;
 
 struct Job {
     session: SessionId,
@@ -53,13 +60,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Database {
-    /// Starts `threads` database threads.
+    /// Starts `threads` database threads for `sessions_max` sessions.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(threads: u32) -> std::io::Result<Self> {
-        // Each session has at most one command under way, and sessions are bounded: so is the queue.
-        let (queue, jobs) = crossbeam_channel::unbounded();
+    pub fn start(threads: u32, sessions_max: u32) -> std::io::Result<Self> {
+        let (queue, jobs) = crossbeam_channel::bounded(sessions_max as usize * COMMANDS_PER_SESSION);
         let slots = Arc::new(Slots::default());
         for number in 0..threads {
             let (jobs, slots) = (jobs.clone(), slots.clone());
@@ -82,8 +88,8 @@ impl Database {
     /// Sends a command. The answer comes through the receiver; dropping it does not stop the command.
     pub fn send(&self, session: SessionId, command: Command) -> oneshot::Receiver<Answer> {
         let (answer, receiver) = oneshot::channel();
-        // When no thread is left, the job is dropped and the receiver says so.
-        let _ = self.queue.send(Job { session, command, answer });
+        // When no thread is left, or more is sent than sessions can send, the job is dropped and the receiver says so.
+        let _ = self.queue.try_send(Job { session, command, answer });
         receiver
     }
 
@@ -110,10 +116,22 @@ impl Database {
 }
 
 fn work(jobs: &Receiver<Job>, slots: &Slots) {
-    while let Ok(job) = jobs.recv() {
+    while let Some(job) = next_job(jobs) {
         let answer = carry_out(slots, job.session, job.command);
         // The sender may be gone: a cancelled request. Its lease resets the session.
         let _ = job.answer.send(answer);
+    }
+}
+
+/// Waits for a job. A thread that has none for a moment gives its cached memory back before it waits on.
+fn next_job(jobs: &Receiver<Job>) -> Option<Job> {
+    match jobs.recv_timeout(IDLE_AFTER) {
+        Ok(job) => Some(job),
+        Err(RecvTimeoutError::Disconnected) => None,
+        Err(RecvTimeoutError::Timeout) => {
+            empty_thread_cache();
+            jobs.recv().ok()
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use http::header::{self, HeaderName, HeaderValue};
-use http::uri::PathAndQuery;
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Request, Uri};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use wasmtime_wasi_http::Error as WasiError;
@@ -52,14 +52,25 @@ pub(super) fn check(request: &Request<Incoming>, body_bytes_max: u64) -> Result<
         let (fields_max, bytes_max) = (limits::HEADERS_MAX, limits::HEADER_BYTES_MAX);
         return Err(Failure::HeadersTooLarge { fields_max, bytes_max });
     }
-    let host_is_readable = headers.get(header::HOST).is_some_and(|host| host.to_str().is_ok());
-    if request.uri().authority().is_none() && !host_is_readable {
-        return Err(Failure::BadRequest("it has no Host header"));
-    }
+    check_host(request)?;
     if request.body().size_hint().lower() > body_bytes_max {
         return Err(Failure::BodyTooLarge(body_bytes_max));
     }
     Ok(())
+}
+
+/// A request of HTTP/1.1 has one Host header, and it is an authority (RFC 9112, 3.2).
+fn check_host<B>(request: &Request<B>) -> Result<(), Failure> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if request.uri().authority().is_some() => Ok(()),
+        (None, _) => Err(Failure::BadRequest("it has no Host header")),
+        (Some(_), Some(_)) => Err(Failure::BadRequest("it has several Host headers")),
+        (Some(host), None) => match Authority::try_from(host.as_bytes()) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Failure::BadRequest("its Host header is malformed")),
+        },
+    }
 }
 
 /// Rewrites a request into what the guest sees: its own path, without what concerns others, with Spin's headers.

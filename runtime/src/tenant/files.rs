@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wal_names_its_database() -> Result<(), getrandom::Error> {
+    fn a_wal_names_its_database() -> std::io::Result<()> {
         let key = DatabaseKey { tenant: Id::random()?, environment: Id::random()?, generation: 7 };
         let mut wal = path(Path::new("/data/tenants"), &key).into_os_string();
         wal.push("-wal");

@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hyper::body::{Body, Bytes, Incoming};
@@ -48,20 +49,37 @@ pub struct Listener<D> {
 #[derive(Clone)]
 pub struct Connections {
     permits: Arc<Semaphore>,
-    max: u32,
+    open: Arc<AtomicU64>,
+}
+
+/// One open connection.
+struct Open {
+    count: Arc<AtomicU64>,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Connections {
     /// At most `max` at a time.
     #[must_use]
     pub fn new(max: u32) -> Self {
-        Self { permits: Arc::new(Semaphore::new(max as usize)), max }
+        Self { permits: Arc::new(Semaphore::new(max as usize)), open: Arc::default() }
     }
 
-    /// Open connections.
+    /// Open connections. The permit that the listener holds for the next one does not count.
     #[must_use]
     pub fn open(&self) -> u64 {
-        u64::from(self.max).saturating_sub(self.permits.available_permits() as u64)
+        self.open.load(Ordering::Relaxed)
+    }
+
+    fn count(&self, permit: OwnedSemaphorePermit) -> Open {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Open { count: self.open.clone(), _permit: permit }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -86,12 +104,12 @@ impl<D: Door> Listener<D> {
                 _ = drain.changed() => return connections,
             };
             match accepted {
-                Ok((permit, stream, client)) => {
+                Ok((open, stream, client)) => {
                     let connection =
                         serve(self.door.clone(), stream, client, self.write_time_max, drain.clone());
                     connections.spawn(async move {
                         connection.await;
-                        drop(permit);
+                        drop(open);
                     });
                 }
                 Err(error) => {
@@ -104,10 +122,10 @@ impl<D: Door> Listener<D> {
     }
 
     /// A permit first: a node that has none leaves the next client in the kernel's queue.
-    async fn accept(&self) -> std::io::Result<(OwnedSemaphorePermit, TcpStream, SocketAddr)> {
+    async fn accept(&self) -> std::io::Result<(Open, TcpStream, SocketAddr)> {
         let permit = self.connections.permits.clone().acquire_owned().await.map_err(std::io::Error::other)?;
         let (stream, client) = self.socket.accept().await?;
-        Ok((permit, stream, client))
+        Ok((self.connections.count(permit), stream, client))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use dormouse_tests::client::Response;
-use dormouse_tests::{SharedNode, Tenant, TestNode, eventually};
+use dormouse_tests::{SharedNode, Tenant, TestNode};
 
 use crate::SHIPPED;
 
@@ -204,6 +204,7 @@ fn a_client_that_says_too_little_is_let_go() -> Result<()> {
 #[test]
 fn connections_are_bounded() -> Result<()> {
     let node = TestNode::builder().flag("--connections-max", 2).start()?;
+    node.wait_for_metric("dormouse_connections", 0.0)?;
     let mut first = node.connect()?;
     let mut second = node.connect()?;
     for connection in [&mut first, &mut second] {
@@ -220,5 +221,5 @@ fn connections_are_bounded() -> Result<()> {
     drop(first);
     third.response("GET")?.expect(404)?;
     drop((second, third));
-    eventually("all are gone", || Ok((node.metric("dormouse_connections")? < 2.0).then_some(())))
+    node.wait_for_metric("dormouse_connections", 0.0)
 }

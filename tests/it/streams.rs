@@ -148,11 +148,12 @@ fn a_client_that_waits_to_be_asked_for_its_body_is_asked() -> Result<()> {
     let node = SHIPPED.node()?;
     let tenant = node.tenant("misbehave")?;
     let mut connection = node.connect()?;
-    connection.chunked_request("POST", &tenant.path("/echo"), &[("expect", "100-continue")])?;
+    // This deed reads its body before it answers; one that answers first need not ask.
+    connection.chunked_request("POST", &tenant.path("/sql"), &[("expect", "100-continue")])?;
     connection.wait_for_continue()?;
-    connection.chunk(b"asked for")?;
+    connection.chunk(br#"{"sql":"SELECT 'asked for' AS a"}"#)?;
     connection.chunk(b"")?;
-    assert_eq!(connection.response("POST")?.expect(200)?.body, b"asked for");
+    assert!(connection.response("POST")?.expect(200)?.text().contains("asked for"));
     Ok(())
 }
 
@@ -174,11 +175,12 @@ fn a_client_that_sends_nothing_is_not_waited_for() -> Result<()> {
 fn a_client_that_reads_nothing_is_not_waited_for() -> Result<()> {
     let node = TestNode::builder().flag("--wall-time-max-ms", 500).start()?;
     let tenant = node.tenant("misbehave")?;
+    let connections = node.metric("dormouse_connections")?;
     let _reads_nothing = tenant.send("/big?bytes=1000000000000")?;
     node.wait_for_metric("dormouse_instances", 1.0)?;
     node.wait_for_metric("dormouse_instances", 0.0)?;
     // Its connection goes too.
-    node.wait_for_metric("dormouse_connections", 0.0)
+    node.wait_for_metric("dormouse_connections", connections)
 }
 
 #[test]

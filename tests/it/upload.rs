@@ -154,8 +154,8 @@ fn a_component_is_compiled_and_kept_once() -> Result<()> {
     let names: Vec<String> = (0..6).map(|n| format!("same-{n}")).collect();
     names.iter().try_for_each(|name| node.create_tenant(name))?;
     let component = std::fs::read(guest("hello")?)?;
+    let upload = |name: &str| node.upload(name, "fn", &component)?.expect(200);
     std::thread::scope(|scope| -> Result<()> {
-        let upload = |name: &str| node.upload(name, "fn", &component)?.expect(200);
         let uploads: Vec<_> = names.iter().map(|name| scope.spawn(|| upload(name))).collect();
         uploads.into_iter().try_for_each(|upload| upload.join().ok().context("a thread failed")?.map(drop))
     })?;

@@ -486,8 +486,8 @@ unsafe fn copy(start: *const u8, length: c_int) -> Vec<u8> {
 /// Views `length` bytes from `start`; null is empty.
 ///
 /// # Safety
-/// `start` is null or valid for `length` bytes during `'a`.
-unsafe fn view<'a>(start: *const u8, length: c_int, _lifetime: PhantomData<&'a ()>) -> &'a [u8] {
+/// `start` is null or valid for `length` bytes during the lifetime.
+unsafe fn view(start: *const u8, length: c_int, _lifetime: PhantomData<&()>) -> &[u8] {
     match usize::try_from(length) {
         // SAFETY: the caller's promise.
         Ok(length) if !start.is_null() => unsafe { std::slice::from_raw_parts(start, length) },

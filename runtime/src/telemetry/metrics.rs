@@ -41,12 +41,15 @@ pub struct Gauges {
     pub resident_bytes: u64,
 }
 
+/// How a gauge is read off.
+type Read = fn(&Gauges) -> u64;
+
 /// All metrics of the node.
 pub struct Metrics {
     registry: Registry,
     requests: Family<Outcome, Counter>,
     seconds: Histogram,
-    gauges: Vec<(Gauge, fn(&Gauges) -> u64)>,
+    gauges: Vec<(Gauge, Read)>,
 }
 
 impl Default for Metrics {
@@ -56,8 +59,8 @@ impl Default for Metrics {
         registry.register("requests", "Requests answered, by outcome", requests.clone());
         let seconds = Histogram::new([0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0]);
         registry.register("request_seconds", "Time to the head of the response", seconds.clone());
-        let mut gauges: Vec<(Gauge, fn(&Gauges) -> u64)> = Vec::new();
-        let mut add = |name: &str, help: &str, read: fn(&Gauges) -> u64| {
+        let mut gauges = Vec::new();
+        let mut add = |name: &str, help: &str, read: Read| {
             let gauge = Gauge::default();
             registry.register(name, help, gauge.clone());
             gauges.push((gauge, read));

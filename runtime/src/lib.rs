@@ -31,3 +31,4 @@ pub mod toolchain;
 pub mod limits;
 pub mod name;
 pub mod problem;
+pub mod request_id;

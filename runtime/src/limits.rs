@@ -1,4 +1,5 @@
-//! Every bound of the node, in one place: what is fixed, and the default of what an operator can set.
+//! The bounds of the node, in one place: what is fixed, and the default of what an operator can set. Only what no
+//! other room needs to know, such as SQLite's own limits, stands in its room.
 //!
 //! The unit is in the name. A bound that an operator can set appears in [`crate::config`] under the same name in
 //! lower case.
@@ -38,11 +39,11 @@ pub const WALL_TIME_MAX: Duration = Duration::from_secs(30);
 /// Table elements of one guest. rustc's guests have a few hundred, a Python interpreter some ten thousand.
 pub const TABLE_ELEMENTS_MAX: usize = 100_000;
 /// Core instances, memories and tables inside one component: adapters and shims make several of one program.
-pub const CORE_INSTANCES_PER_COMPONENT: u32 = 32;
+pub const CORE_INSTANCES_PER_COMPONENT: u32 = 16;
 /// Memories inside one component.
-pub const MEMORIES_PER_COMPONENT: u32 = 4;
+pub const MEMORIES_PER_COMPONENT: u32 = 2;
 /// Tables inside one component.
-pub const TABLES_PER_COMPONENT: u32 = 16;
+pub const TABLES_PER_COMPONENT: u32 = 8;
 /// Host memory that one host call may take to lift a guest's arguments. wasmtime's own default is 128 MiB.
 pub const HOSTCALL_BYTES_MAX: usize = 16 << 20;
 /// Resource handles (requests, streams, connections) that one guest may hold. wasmtime's default is 1,000,000.

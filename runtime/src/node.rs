@@ -233,6 +233,7 @@ fn make_private_folder(folder: &Path) -> Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(folder)
+        .and_then(|()| folder.ancestors().take(2).try_for_each(|folder| File::open(folder)?.sync_all()))
         .with_context(|| format!("{} cannot be made", folder.display()))
 }
 

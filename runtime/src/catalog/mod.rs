@@ -19,6 +19,7 @@ pub use compile::compile_in_this_process;
 
 use crate::limits;
 use crate::sandbox::{Compiled, LinkError, Sandbox};
+use crate::telemetry::in_current_request;
 
 /// Why a component cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -70,18 +71,25 @@ impl Catalog {
     ///
     /// # Errors
     /// When its files are gone or damaged.
-    pub async fn load(&self, digest: &Digest) -> Result<Arc<Compiled>, CatalogError> {
+    pub async fn load(self: &Arc<Self>, digest: &Digest) -> Result<Arc<Compiled>, CatalogError> {
         let slot = self.slot(digest);
-        let compiled = slot.compiled.get_or_try_init(|| self.map(digest)).await?;
         *lock(&slot.used) = Instant::now();
-        Ok(compiled.clone())
+        if let Some(compiled) = slot.compiled.get() {
+            return Ok(compiled.clone());
+        }
+        // In a task of its own: a client that gives up must not stop a compilation that others wait for.
+        let (catalog, digest) = (self.clone(), digest.clone());
+        let mapping = async move { slot.compiled.get_or_try_init(|| catalog.map(&digest)).await.cloned() };
+        tokio::spawn(in_current_request(mapping))
+            .await
+            .map_err(|error| CatalogError::Storage(error.to_string()))?
     }
 
     /// Takes in an uploaded component: compiles it and makes sure that it can run. Kept only if it can.
     ///
     /// # Errors
     /// When it cannot run here, or cannot be stored.
-    pub async fn admit(&self, component: Vec<u8>) -> Result<Digest, CatalogError> {
+    pub async fn admit(self: &Arc<Self>, component: Vec<u8>) -> Result<Digest, CatalogError> {
         let (digest, component) = tokio::task::spawn_blocking(|| (Digest::of(&component), component))
             .await
             .map_err(|error| CatalogError::Storage(error.to_string()))?;

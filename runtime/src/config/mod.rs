@@ -14,30 +14,8 @@ pub use sources::{ConfigError, Flags};
 
 use crate::limits;
 use crate::sandbox::GuestLimits;
+use crate::telemetry::LogFormat;
 use crate::tenant::TenantPolicy;
-
-/// How log lines are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Text on a terminal, JSON otherwise.
-    Auto,
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-impl std::str::FromStr for LogFormat {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            other => Err(format!("{other:?} is none of auto, text, json")),
-        }
-    }
-}
 
 /// A valid configuration.
 #[derive(Debug, Clone)]

@@ -27,6 +27,8 @@ use crate::catalog::Catalog;
 use crate::database::Value;
 use crate::listener::Door;
 use crate::name::{FunctionName, Id, TenantName};
+use crate::request_id::{self, RequestId};
+use crate::telemetry::{RequestContext, in_current_request};
 use crate::tenant::{DatabaseKey, State as TenantState, Tenants};
 
 /// How long an upload may take to arrive.
@@ -94,14 +96,33 @@ fn router(state: Arc<AdminState>) -> Router {
         .route("/v1/tenants/{tenant}/sql", post(sql))
         .fallback(|| async { ApiError::NotFound })
         .method_not_allowed_fallback(|| async { ApiError::NotFound })
+        .layer(axum::middleware::from_fn(to_the_end))
         .layer(axum::middleware::from_fn_with_state(state.clone(), authorize));
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .fallback_service(api.with_state(state.clone()))
-        .layer(axum::middleware::from_fn(crate::edge::with_request_id))
+        .layer(axum::middleware::from_fn(identify))
         .with_state(state)
+}
+
+/// Carries a request out to its end, whether its client waits or not: a change of the control data and what follows
+/// from it must not be torn apart.
+async fn to_the_end(request: Request, next: Next) -> Response {
+    match tokio::spawn(in_current_request(next.run(request))).await {
+        Ok(response) => response,
+        Err(error) => ApiError::Internal(error.to_string()).into_response(),
+    }
+}
+
+/// Gives each request an id, which its response and its log lines carry.
+async fn identify(request: Request, next: Next) -> Response {
+    let id = RequestId::of(request.headers());
+    let context = RequestContext { request_id: id.shared(), tenant: None, function: None };
+    let mut response = context.scope(next.run(request)).await;
+    response.headers_mut().insert(request_id::HEADER, id.header_value());
+    response
 }
 
 async fn authorize(State(state): Shared, request: Request, next: Next) -> Response {
@@ -174,8 +195,10 @@ async fn create(State(state): Shared, request: Request) -> Answer<Response> {
     let row = match state.store.create_tenant(&name, &key).await {
         Ok(row) => row,
         Err(error) => {
-            // Another request may have taken the name meanwhile: what was made for this one goes.
-            if let Err(error) = state.tenants.remove(&[key]).await {
+            // Files go only when the control data surely does not name them: another request took the name.
+            if matches!(error, StoreError::TenantExists(_))
+                && let Err(error) = state.tenants.remove(&[key]).await
+            {
                 tracing::warn!(%error, "the database of a tenant that was not created stays behind");
             }
             return Err(error.into());

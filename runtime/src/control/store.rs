@@ -160,10 +160,10 @@ impl Store {
                 ],
             ),
         ];
-        if self.tenant(name).await?.is_some() {
-            return Err(StoreError::TenantExists(name.clone()));
+        if let Err(error) = self.change(statements).await {
+            let taken = self.tenant(name).await?.is_some_and(|row| row.id != key.tenant);
+            return Err(if taken { StoreError::TenantExists(name.clone()) } else { error });
         }
-        self.change(statements).await?;
         self.tenant(name).await?.ok_or_else(|| StoreError::NoTenant(name.clone()))
     }
 
@@ -291,8 +291,11 @@ impl Store {
     async fn change(&self, statements: Vec<(String, Vec<Value>)>) -> Result<()> {
         self.call(Command::Batch { statements }).await?;
         let wal = tokio::fs::metadata(self.path.with_extension("db-wal")).await;
-        if wal.is_ok_and(|wal| wal.len() > WAL_BYTES_MAX) {
-            self.call(Command::Checkpoint).await?;
+        if wal.is_ok_and(|wal| wal.len() > WAL_BYTES_MAX)
+            && let Err(error) = self.call(Command::Checkpoint).await
+        {
+            // The change itself is on disk.
+            tracing::error!(%error, "the write-ahead log of the control data cannot be copied");
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ pub(super) enum Answer {
     Null,
     Integer(i64),
     Text(Vec<u8>),
+    Blob(Vec<u8>),
     TooBig,
 }
 
@@ -35,6 +36,7 @@ pub(super) struct Function {
 pub(super) const FUNCTIONS: &[Function] = &[
     Function { name: c"instr", arguments: 2, call: |arguments, _| instr(arguments) },
     Function { name: c"replace", arguments: 3, call: replace },
+    Function { name: c"unhex", arguments: 2, call: |arguments, _| unhex(arguments) },
     Function { name: c"trim", arguments: 1, call: |arguments, _| trim(arguments, true, true) },
     Function { name: c"trim", arguments: 2, call: |arguments, _| trim(arguments, true, true) },
     Function { name: c"ltrim", arguments: 1, call: |arguments, _| trim(arguments, true, false) },
@@ -104,22 +106,53 @@ fn split_character(text: &[u8], from_start: bool) -> (&[u8], &[u8]) {
     }
 }
 
-fn trim(arguments: &[Argument<'_>], at_start: bool, at_end: bool) -> Answer {
-    let Some(mut text) = bytes(arguments.first()) else { return Answer::Null };
+/// The characters of a text.
+fn character_set(mut characters: &[u8]) -> HashSet<&[u8]> {
     let mut set = HashSet::new();
-    match arguments.get(1) {
-        None => {
-            set.insert(b" ".as_slice());
-        }
-        Some(characters) => {
-            let Some(mut characters) = bytes(Some(characters)) else { return Answer::Null };
-            while !characters.is_empty() {
-                let (character, rest) = split_character(characters, true);
-                set.insert(character);
-                characters = rest;
+    while !characters.is_empty() {
+        let (character, rest) = split_character(characters, true);
+        set.insert(character);
+        characters = rest;
+    }
+    set
+}
+
+/// Pairs of hexadecimal digits as bytes. Characters of the second argument may stand between pairs, not inside one.
+fn unhex(arguments: &[Argument<'_>]) -> Answer {
+    let (Some(mut text), Some(ignored)) = (bytes(arguments.first()), bytes(arguments.get(1))) else {
+        return Answer::Null;
+    };
+    let ignored = character_set(ignored);
+    let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut result = Vec::with_capacity(text.len() / 2);
+    while let Some(first) = text.first() {
+        match (digit(first), text.get(1).and_then(digit)) {
+            (Some(high), Some(low)) => {
+                result.push(high << 4 | low);
+                text = text.get(2..).unwrap_or_default();
+            }
+            (Some(_), None) => return Answer::Null,
+            (None, _) => {
+                let (character, rest) = split_character(text, true);
+                if !ignored.contains(character) {
+                    return Answer::Null;
+                }
+                text = rest;
             }
         }
     }
+    Answer::Blob(result)
+}
+
+fn trim(arguments: &[Argument<'_>], at_start: bool, at_end: bool) -> Answer {
+    let Some(mut text) = bytes(arguments.first()) else { return Answer::Null };
+    let set = match arguments.get(1) {
+        None => HashSet::from([b" ".as_slice()]),
+        Some(characters) => match bytes(Some(characters)) {
+            Some(characters) => character_set(characters),
+            None => return Answer::Null,
+        },
+    };
     for (wanted, from_start) in [(at_start, true), (at_end, false)] {
         while wanted && !text.is_empty() {
             let (character, rest) = split_character(text, from_start);
@@ -155,6 +188,14 @@ mod tests {
         assert_eq!(call("aXbX", "X", "--", 100), Answer::Text(b"a--b--".to_vec()));
         assert_eq!(call("abc", "", "x", 100), Answer::Text(b"abc".to_vec()));
         assert_eq!(call("aaaa", "a", "0123456789", 20), Answer::TooBig);
+    }
+
+    #[test]
+    fn unhex_skips_what_it_is_told_to() {
+        assert_eq!(unhex(&[text("41-42"), text("-")]), Answer::Blob(b"AB".to_vec()));
+        assert_eq!(unhex(&[text("4-1"), text("-")]), Answer::Null);
+        assert_eq!(unhex(&[text("41 42"), text("-")]), Answer::Null);
+        assert_eq!(unhex(&[text(""), text("")]), Answer::Blob(Vec::new()));
     }
 
     #[test]

@@ -4,9 +4,10 @@
 //! [`Command`]s, which are plain data, so that the threads could live in another process. It knows nothing of
 //! tenants, permits or requests: [`crate::tenant`] decides who may write and when a session is closed.
 //!
-//! `libsql::Database` is never made: the room calls `libsql::ffi` through [`sqlite`], the only unsafe file of the
-//! room, because the crate's own connections block async workers, swallow bind errors and cut text at NUL.
+//! `libsql::Database` is never made: the room calls `libsql::ffi` through [`sqlite`] and its [`callbacks`], because
+//! the crate's own connections block async workers, swallow bind errors and cut text at NUL.
 
+mod callbacks;
 mod functions;
 mod guard;
 mod memory;

@@ -1,6 +1,6 @@
 //! One session: a connection, its limits, and what each command does with it. Runs on a database thread.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use libsql::ffi;
 
+use super::callbacks::Stopped;
 use super::memory::Account;
 use super::message::{DatabaseError, Executed, Profile, Reply, Rows, Value};
-use super::sqlite::{Connection, Purpose, SqliteError, Statement, Step, Stopped};
+use super::sqlite::{Connection, Purpose, SqliteError, Statement, Step};
 use crate::limits;
 
 /// Largest text or blob of a tenant's database: the functions that remain are linear, so this bounds each call.
@@ -309,7 +310,7 @@ pub(super) fn create(path: &Path) -> Result<(), DatabaseError> {
     if path.exists() {
         return Err(DatabaseError::Storage(format!("{} exists already", path.display())));
     }
-    create_folders(folder).map_err(io)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
     let unfinished = path.with_extension("new");
     match std::fs::remove_file(&unfinished) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
@@ -317,7 +318,15 @@ pub(super) fn create(path: &Path) -> Result<(), DatabaseError> {
     }
     fill(&unfinished).map_err(|error| on_open(&unfinished, &error))?;
     std::fs::rename(&unfinished, path).map_err(io)?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)
+    // Another database may have been made in a new folder that is not on disk yet: each is synced for each file.
+    folder.ancestors().take(FOLDERS_SYNCED).try_for_each(sync).map_err(io)
+}
+
+/// The folders of an environment, a tenant and a shard, the folder of tenants, and the one that this is in.
+const FOLDERS_SYNCED: usize = 5;
+
+fn sync(folder: &Path) -> std::io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 fn fill(path: &Path) -> Result<(), SqliteError> {
@@ -328,18 +337,4 @@ fn fill(path: &Path) -> Result<(), SqliteError> {
     plain(&mut connection, "PRAGMA journal_mode=WAL")?;
     plain(&mut connection, "PRAGMA synchronous=FULL")?;
     plain(&mut connection, &format!("PRAGMA application_id={APPLICATION_ID}"))
-}
-
-/// Makes a folder and its parents, and syncs each parent that got a new entry.
-fn create_folders(folder: &Path) -> std::io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    let Some(parent) = folder.parent() else { return Ok(()) };
-    create_folders(parent)?;
-    match std::fs::DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    File::open(parent)?.sync_all()
 }

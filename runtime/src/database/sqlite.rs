@@ -11,13 +11,14 @@ use std::marker::PhantomData;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use libsql::ffi;
 
-use super::functions::{self, Answer, Argument, Function};
-use super::guard::{self, Question, Verdict};
+use super::callbacks::{self, Hooks, Stopped, view};
+use super::functions::{self, Function};
+use super::guard;
 use super::memory;
 use super::message::{Profile, Value};
 
@@ -68,27 +69,6 @@ fn configure() -> std::result::Result<(), String> {
     }
 }
 
-/// Why the progress handler stopped a statement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stopped {
-    No,
-    Deadline,
-    Cancelled,
-}
-
-/// What the callbacks of one connection read and write. It lives in a box, so that its address is fixed.
-struct Hooks {
-    profile: Profile,
-    denied: RefCell<Option<String>>,
-    changed: Cell<bool>,
-    /// Whether the statement that is being prepared is an ALTER TABLE.
-    alters: Cell<bool>,
-    deadline: Cell<Option<Instant>>,
-    cancelled: Arc<AtomicBool>,
-    stopped: Cell<Stopped>,
-    wal_pages: Cell<i32>,
-}
-
 /// An open database connection.
 pub(super) struct Connection {
     raw: NonNull<ffi::sqlite3>,
@@ -137,6 +117,7 @@ impl Connection {
             profile,
             denied: RefCell::default(),
             changed: Cell::new(false),
+            writes_unsaid: Cell::new(false),
             alters: Cell::new(false),
             deadline: Cell::new(None),
             cancelled,
@@ -157,9 +138,9 @@ impl Connection {
         // SAFETY: `hooks` points into the box that this connection owns and drops after closing, and each callback
         // reads it as `Hooks` again.
         let code = unsafe {
-            ffi::sqlite3_progress_handler(raw, STEPS_BETWEEN_LOOKS, Some(on_progress), hooks);
-            ffi::sqlite3_wal_hook(raw, Some(on_commit), hooks);
-            ffi::sqlite3_set_authorizer(raw, Some(on_question), hooks)
+            ffi::sqlite3_progress_handler(raw, STEPS_BETWEEN_LOOKS, Some(callbacks::on_progress), hooks);
+            ffi::sqlite3_wal_hook(raw, Some(callbacks::on_commit), hooks);
+            ffi::sqlite3_set_authorizer(raw, Some(callbacks::on_question), hooks)
         };
         self.check(code)?;
         functions::FUNCTIONS.iter().try_for_each(|function| self.install_function(function))
@@ -168,7 +149,7 @@ impl Connection {
     fn install_function(&mut self, function: &'static Function) -> Result<()> {
         let flags = ffi::SQLITE_UTF8 | ffi::SQLITE_DETERMINISTIC | ffi::SQLITE_INNOCUOUS;
         let data = (&raw const *function).cast_mut().cast::<c_void>();
-        // SAFETY: the name is NUL-terminated, `data` points to a static, and `call_function` reads it as `Function`.
+        // SAFETY: the name is NUL-terminated, `data` points to a static, and `callbacks::call_function` reads it as `Function`.
         let code = unsafe {
             ffi::sqlite3_create_function_v2(
                 self.raw.as_ptr(),
@@ -176,7 +157,7 @@ impl Connection {
                 function.arguments,
                 flags,
                 data,
-                Some(call_function),
+                Some(callbacks::call_function),
                 None,
                 None,
                 None,
@@ -299,6 +280,7 @@ impl Connection {
     pub(super) fn prepare(&mut self, sql: &str) -> Result<Option<Statement<'_>>> {
         self.hooks.denied.take();
         self.hooks.alters.set(false);
+        self.hooks.writes_unsaid.set(false);
         let mut raw = std::ptr::null_mut();
         let bytes = c_int::try_from(sql.len()).unwrap_or(c_int::MAX);
         // SAFETY: `sql` is valid for `bytes` bytes and `raw` is a valid place; the end of the text is not asked for.
@@ -357,7 +339,8 @@ impl Statement<'_> {
     /// Whether it leaves the database file as it is.
     pub(super) fn is_readonly(&self) -> bool {
         // SAFETY: the statement is live.
-        unsafe { ffi::sqlite3_stmt_readonly(self.raw.as_ptr()) != 0 }
+        let says_so = unsafe { ffi::sqlite3_stmt_readonly(self.raw.as_ptr()) != 0 };
+        says_so && !self.connection.hooks.writes_unsaid.get()
     }
 
     /// Binds `values` to the parameters 1, 2, … in order.
@@ -481,122 +464,4 @@ impl Drop for Statement<'_> {
 unsafe fn copy(start: *const u8, length: c_int) -> Vec<u8> {
     // SAFETY: the caller's promise.
     unsafe { view(start, length, PhantomData) }.to_vec()
-}
-
-/// Views `length` bytes from `start`; null is empty.
-///
-/// # Safety
-/// `start` is null or valid for `length` bytes during the lifetime.
-unsafe fn view(start: *const u8, length: c_int, _lifetime: PhantomData<&()>) -> &[u8] {
-    match usize::try_from(length) {
-        // SAFETY: the caller's promise.
-        Ok(length) if !start.is_null() => unsafe { std::slice::from_raw_parts(start, length) },
-        _ => &[],
-    }
-}
-
-/// Reads a C string that SQLite passes to the authorizer.
-///
-/// # Safety
-/// `text` is null or NUL-terminated and valid during `'a`.
-unsafe fn name<'a>(text: *const c_char) -> Option<&'a str> {
-    // SAFETY: the caller's promise. A name that is not UTF-8 is on no list.
-    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_str().unwrap_or("\u{fffd}"))
-}
-
-unsafe extern "C" fn on_question(
-    hooks: *mut c_void,
-    action: c_int,
-    first: *const c_char,
-    second: *const c_char,
-    _database: *const c_char,
-    _trigger: *const c_char,
-) -> c_int {
-    // SAFETY: SQLite passes the pointer of `install_hooks`, which outlives the connection, and C strings that live
-    // for the call.
-    let (hooks, first, second) = unsafe { (&*hooks.cast::<Hooks>(), name(first), name(second)) };
-    if action == ffi::SQLITE_ALTER_TABLE {
-        hooks.alters.set(true);
-    }
-    match guard::decide(hooks.profile, Question { action, first, second }) {
-        Verdict::Allow => ffi::SQLITE_OK,
-        Verdict::AllowAndRemember => {
-            hooks.changed.set(true);
-            ffi::SQLITE_OK
-        }
-        Verdict::Deny(reason) => {
-            hooks.denied.replace(Some(reason));
-            ffi::SQLITE_DENY
-        }
-    }
-}
-
-unsafe extern "C" fn on_progress(hooks: *mut c_void) -> c_int {
-    // SAFETY: as in `on_question`.
-    let hooks = unsafe { &*hooks.cast::<Hooks>() };
-    if hooks.cancelled.load(Ordering::Relaxed) {
-        hooks.stopped.set(Stopped::Cancelled);
-    } else if hooks.deadline.get().is_some_and(|deadline| Instant::now() >= deadline) {
-        hooks.stopped.set(Stopped::Deadline);
-    }
-    c_int::from(hooks.stopped.get() != Stopped::No)
-}
-
-unsafe extern "C" fn on_commit(
-    hooks: *mut c_void,
-    _connection: *mut ffi::sqlite3,
-    _database: *const c_char,
-    pages: c_int,
-) -> c_int {
-    // SAFETY: as in `on_question`.
-    let hooks = unsafe { &*hooks.cast::<Hooks>() };
-    hooks.wal_pages.set(pages);
-    ffi::SQLITE_OK
-}
-
-unsafe extern "C" fn call_function(
-    context: *mut ffi::sqlite3_context,
-    count: c_int,
-    values: *mut *mut ffi::sqlite3_value,
-) {
-    let count = usize::try_from(count).unwrap_or(0);
-    // SAFETY: SQLite passes the static of `install_function` as user data and `count` live values.
-    let (function, values) = unsafe {
-        let function = &*ffi::sqlite3_user_data(context).cast::<Function>();
-        (function, std::slice::from_raw_parts(values, count))
-    };
-    let mut arguments = Vec::with_capacity(count);
-    for value in values {
-        // SAFETY: the values live for the call. Text is asked for before its length, so that it is converted first.
-        arguments.push(unsafe {
-            match ffi::sqlite3_value_type(*value) {
-                ffi::SQLITE_NULL => Argument::Null,
-                ffi::SQLITE_BLOB => {
-                    let blob = ffi::sqlite3_value_blob(*value).cast::<u8>();
-                    Argument::Blob(view(blob, ffi::sqlite3_value_bytes(*value), PhantomData))
-                }
-                _ => {
-                    let text = ffi::sqlite3_value_text(*value);
-                    Argument::Text(view(text, ffi::sqlite3_value_bytes(*value), PhantomData))
-                }
-            }
-        });
-    }
-    let answer = (function.call)(&arguments, super::session::VALUE_BYTES_MAX);
-    let encoding = u8::try_from(ffi::SQLITE_UTF8).unwrap_or(1);
-    // SAFETY: `context` lives for the call; SQLite copies the text and checks its length limit.
-    unsafe {
-        match answer {
-            Answer::Null => ffi::sqlite3_result_null(context),
-            Answer::Integer(number) => ffi::sqlite3_result_int64(context, number),
-            Answer::Text(text) => ffi::sqlite3_result_text64(
-                context,
-                text.as_ptr().cast::<c_char>(),
-                text.len() as u64,
-                ffi::SQLITE_TRANSIENT(),
-                encoding,
-            ),
-            Answer::TooBig => ffi::sqlite3_result_error_toobig(context),
-        }
-    }
 }

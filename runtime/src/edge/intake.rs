@@ -13,8 +13,8 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use wasmtime_wasi_http::Error as WasiError;
 
 use super::reply::Failure;
-use super::request_id::{self, RequestId};
 use crate::limits;
+use crate::request_id::{self, RequestId};
 use crate::routing::Route;
 
 /// Headers that concern one connection only (RFC 9110, 7.6.1).
@@ -34,6 +34,7 @@ const HOP_BY_HOP: &[&str] = &[
 /// Headers in which proxies speak of the client. They are the node's to set.
 const FORWARDING: &[&str] = &[
     "forwarded",
+    "x-client-ip",
     "x-forwarded-for",
     "x-forwarded-host",
     "x-forwarded-port",
@@ -174,7 +175,7 @@ impl Body for CappedBody {
         };
         let frame = match frame {
             Ok(frame) => frame,
-            Err(_) => return Poll::Ready(Some(Err(WasiError::HttpRequestBodySize(None)))),
+            Err(_) => return Poll::Ready(Some(Err(WasiError::ConnectionTerminated))),
         };
         let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
         match self.left.checked_sub(bytes) {

@@ -5,16 +5,12 @@
 
 mod intake;
 mod reply;
-mod request_id;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::extract::Request as AdminRequest;
-use axum::middleware::Next;
-use axum::response::Response as AdminResponse;
 use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -23,14 +19,14 @@ use crate::admission::{Admission, InFlight};
 use crate::catalog::Catalog;
 use crate::control::Directory;
 use crate::listener::Door;
+use crate::request_id::RequestId;
 use crate::routing::{self, Route};
-use crate::sandbox::{OnDisconnect, Run, Sandbox};
+use crate::sandbox::{GuestFailure, OnDisconnect, Run, Sandbox};
 use crate::telemetry::{Metrics, RequestContext};
 use crate::tenant::Tenants;
 use intake::{CappedBody, OverCap};
 use reply::Failure;
 pub use reply::ReplyBody;
-pub use request_id::RequestId;
 
 /// The rooms behind the corridor, and what holds for every request.
 pub struct Edge {
@@ -112,14 +108,16 @@ impl Edge {
         let target = self.directory.resolve(&route.address).await?;
         let in_flight = InFlight { request_id: id.shared(), address: route.base.into(), since: arrived };
         let ticket = self.admission.enter(&target.database.tenant, in_flight).await?;
-        let compiled = self.catalog.load(&target.component).await?;
+        let deadline = arrived + self.wall_time_max;
+        let compiled = tokio::time::timeout_at(deadline.into(), self.catalog.load(&target.component))
+            .await
+            .map_err(|_| GuestFailure::WallTime)??;
         let lease = self.tenants.lease(target.database.clone());
         intake::rewrite(&mut parts, &route, client, id)?;
         let on_disconnect = on_disconnect(&parts.method);
         let over = OverCap::default();
         let body = CappedBody::new(body, self.body_bytes_max, over.clone());
         let request = Request::from_parts(parts, body.boxed_unsync());
-        let deadline = arrived + self.wall_time_max;
         let outcome =
             self.sandbox.run(compiled, Run { request, deadline, ticket, lease, on_disconnect }).await;
         if over.is_raised() {
@@ -132,13 +130,4 @@ impl Edge {
 /// A response to HEAD has no body that a client could miss.
 fn on_disconnect(method: &Method) -> OnDisconnect {
     if *method == Method::HEAD { OnDisconnect::Finish } else { OnDisconnect::Cancel }
-}
-
-/// Gives each request of the admin door an id, which its response and its log lines carry.
-pub async fn with_request_id(request: AdminRequest, next: Next) -> AdminResponse {
-    let id = RequestId::of(request.headers());
-    let context = RequestContext { request_id: id.shared(), tenant: None, function: None };
-    let mut response = context.scope(next.run(request)).await;
-    response.headers_mut().insert(request_id::HEADER, id.header_value());
-    response
 }

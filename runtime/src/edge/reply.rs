@@ -8,11 +8,11 @@ use http::header::CONTENT_LENGTH;
 use http_body_util::Full;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 
-use super::request_id::{self, RequestId};
 use crate::admission::Busy;
 use crate::catalog::CatalogError;
 use crate::control::ResolveError;
 use crate::problem::ProblemType;
+use crate::request_id::{self, RequestId};
 use crate::routing::NoRoute;
 use crate::sandbox::{GuestBody, GuestFailure, Interrupted};
 

@@ -27,11 +27,12 @@ fn common() -> Config {
 
 /// The server's engine: it compiles nothing and keeps a pool of slots.
 pub(super) fn runner(guest: GuestLimits, concurrency_max: u32) -> anyhow::Result<Engine> {
+    // Enough for as many guests as may run, whatever their components are made of: none can use up another's.
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(concurrency_max)
-        .total_core_instances(concurrency_max.saturating_mul(8))
-        .total_memories(concurrency_max.saturating_mul(2))
-        .total_tables(concurrency_max.saturating_mul(4))
+        .total_core_instances(concurrency_max.saturating_mul(limits::CORE_INSTANCES_PER_COMPONENT))
+        .total_memories(concurrency_max.saturating_mul(limits::MEMORIES_PER_COMPONENT))
+        .total_tables(concurrency_max.saturating_mul(limits::TABLES_PER_COMPONENT))
         .total_stacks(concurrency_max)
         .max_core_instances_per_component(limits::CORE_INSTANCES_PER_COMPONENT)
         .max_memories_per_component(limits::MEMORIES_PER_COMPONENT)

@@ -8,10 +8,32 @@ use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::config::LogFormat;
 use format::Lines;
 pub use metrics::{Gauges, Metrics, resident_bytes};
 pub use request::{RequestContext, in_current_request};
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl std::str::FromStr for LogFormat {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            other => Err(format!("{other:?} is none of auto, text, json")),
+        }
+    }
+}
 
 /// Starts logging to stderr. A second call in one process changes nothing.
 pub fn start_logging(format: LogFormat, level: &str) {

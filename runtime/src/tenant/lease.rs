@@ -5,11 +5,12 @@
 //! is stopped, what is open is rolled back, and the session is parked or closed.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::writer::Writer;
+use super::writer::{Expired, Writer};
 use super::{DatabaseKey, Session, Shared, Tenant, park};
 use crate::database::{Command, DatabaseError, Executed, Reply, Rows, Value};
 use crate::limits;
@@ -24,6 +25,8 @@ pub struct Lease {
     held: Option<Held>,
     changes: u64,
     last_insert_rowid: i64,
+    /// Whether the guest believes in a transaction that is no more.
+    lost_transaction: bool,
 }
 
 /// What a lease holds once it has opened its database.
@@ -32,6 +35,8 @@ struct Held {
     session: Session,
     turn: OwnedSemaphorePermit,
     writer: Option<Writer>,
+    /// A transaction that its clock is rolling back.
+    expired: Option<Expired>,
     /// The answer to the command under way, so that a lease dropped in the middle can wait for it.
     outstanding: Option<oneshot::Receiver<Answer>>,
     is_open: bool,
@@ -42,7 +47,7 @@ struct Held {
 
 impl Lease {
     pub(super) fn new(shared: Arc<Shared>, key: DatabaseKey) -> Self {
-        Self { shared, key, held: None, changes: 0, last_insert_rowid: 0 }
+        Self { shared, key, held: None, changes: 0, last_insert_rowid: 0, lost_transaction: false }
     }
 
     /// Opens the database, or joins the session that the lease already has.
@@ -52,6 +57,10 @@ impl Lease {
     pub async fn open(&mut self) -> Result<(), DatabaseError> {
         if self.held.as_ref().is_some_and(|held| held.is_open) {
             return Ok(());
+        }
+        if let Some(failed) = self.held.take() {
+            // A session that failed gives its turn back before another is taken.
+            put_in_order(self.shared.clone(), failed).await;
         }
         let tenant = self.shared.tenant(&self.key);
         let turn = tenant.turns.clone().acquire_owned().await.map_err(|_| DatabaseError::Closed)?;
@@ -73,16 +82,35 @@ impl Lease {
     /// # Errors
     /// When the statement fails, is refused or takes too long; nothing of it is kept then.
     pub async fn execute(&mut self, sql: String, parameters: Vec<Value>) -> Result<Rows, DatabaseError> {
+        let ends_transaction = starts_with_any(&sql, &["ROLLBACK"]);
+        if std::mem::take(&mut self.lost_transaction) {
+            if ends_transaction {
+                return Ok(Rows::default());
+            }
+            self.lost_transaction = true;
+            return Err(lost_transaction());
+        }
+        let was_in_transaction = self.held.as_ref().is_some_and(|held| held.in_transaction);
+        let outcome = self.run(sql, parameters).await;
+        let is_in_transaction = self.held.as_ref().is_some_and(|held| held.is_open && held.in_transaction);
+        // SQLite, the clock or a failed session has rolled it back, and the guest does not know yet: what it says next
+        // must not be committed alone.
+        self.lost_transaction =
+            was_in_transaction && !is_in_transaction && !ends_transaction && outcome.is_err();
+        outcome
+    }
+
+    async fn run(&mut self, sql: String, parameters: Vec<Value>) -> Result<Rows, DatabaseError> {
         self.open().await?;
         let held = self.held.as_mut().ok_or(DatabaseError::Closed)?;
         held.refuse_after_expiry(&self.shared).await?;
-        if held.writer.is_none() && looks_like_a_write(&sql) {
-            held.take_writer().await?;
+        if held.writer.is_none() && starts_with_any(&sql, WRITES) {
+            held.take_writer(&self.shared).await?;
         }
         let executed = match held.try_execute(&self.shared, sql, parameters).await? {
             Reply::Executed(executed) => executed,
             Reply::NeedsWriter { sql, parameters } => {
-                held.take_writer().await?;
+                held.take_writer(&self.shared).await?;
                 match held.try_execute(&self.shared, sql, parameters).await? {
                     Reply::Executed(executed) => executed,
                     Reply::NeedsWriter { .. } | Reply::Done | Reply::Checkpointed { .. } => {
@@ -113,17 +141,25 @@ impl Lease {
     /// Says that the WAL may hold something, so that it is copied when the lease ends.
     pub(super) fn wal_is_dirty(&mut self) {
         if let Some(held) = &self.held {
-            held.tenant.note_wal(0);
+            held.tenant.mark_wal_dirty();
         }
     }
 }
 
-/// Whether a statement will want the writer permit, by its first word. A wrong guess costs a message, nothing else.
-fn looks_like_a_write(sql: &str) -> bool {
+/// First words of statements that will want the writer permit. A wrong guess costs a message, nothing else.
+const WRITES: &[&str] = &["INSERT", "UPDATE", "DELETE", "REPLACE", "CREATE", "DROP", "ALTER"];
+
+fn starts_with_any(sql: &str, words: &[&str]) -> bool {
     let word: String = sql.trim_start().chars().take_while(char::is_ascii_alphabetic).collect();
-    ["INSERT", "UPDATE", "DELETE", "REPLACE", "CREATE", "DROP", "ALTER"]
-        .iter()
-        .any(|write| word.eq_ignore_ascii_case(write))
+    words.iter().any(|candidate| word.eq_ignore_ascii_case(candidate))
+}
+
+fn lost_transaction() -> DatabaseError {
+    DatabaseError::TimedOut(
+        "the transaction was rolled back after an error or because it was open for too long; \
+         ROLLBACK, then begin again"
+            .to_owned(),
+    )
 }
 
 impl Held {
@@ -133,6 +169,7 @@ impl Held {
             session,
             turn,
             writer: None,
+            expired: None,
             outstanding: None,
             is_open,
             is_fresh: true,
@@ -172,7 +209,14 @@ impl Held {
         park::park(&self.tenant, self.session);
     }
 
-    async fn take_writer(&mut self) -> Result<(), DatabaseError> {
+    async fn take_writer(&mut self, shared: &Shared) -> Result<(), DatabaseError> {
+        let wal_bytes_max = shared.policy.database_bytes_max.saturating_add(limits::WAL_BYTES_MAX * 8);
+        if self.tenant.wal_bytes.load(Ordering::Relaxed) > wal_bytes_max {
+            return Err(DatabaseError::Full(
+                "the write-ahead log has outgrown the largest size of the database; long reads hold it back"
+                    .to_owned(),
+            ));
+        }
         let permit = self.tenant.writer.clone().acquire_owned();
         let permit = tokio::time::timeout(limits::WRITER_WAIT_MAX, permit).await.map_err(|_| {
             let seconds = limits::WRITER_WAIT_MAX.as_secs();
@@ -191,21 +235,25 @@ impl Held {
         self.tenant.note_wal(executed.wal_bytes);
         if executed.in_transaction {
             writer.start_clock(&shared.database, self.session.id, shared.policy.transaction_held_max);
-        } else {
-            self.release_writer().await;
-            if self.tenant.checkpoint_is_overdue() {
-                // One lease writes more than the end of a lease can wait for. A failure is told of by the next call.
-                let _ = self.tenant.checkpoint(self.session.id).await;
-            }
+            return;
         }
+        if self.tenant.checkpoint_is_overdue() {
+            // One lease writes more than its end can wait for. The permit is held meanwhile, and a lease that is
+            // dropped here waits for the answer before it lets go. A failure is told of by the next call.
+            let answer = self.call(shared, Command::Checkpoint).await;
+            self.tenant.note_checkpoint(&answer);
+        }
+        self.release_writer().await;
     }
 
     /// Lets the next writer in. When the clock was faster, waits until it has rolled back.
     async fn release_writer(&mut self) {
-        if let Some(Err(expired)) = self.writer.take().map(Writer::into_permit) {
-            expired.rolled_back().await;
-            self.in_transaction = false;
+        match self.writer.take().map(Writer::into_permit) {
+            Some(Err(expired)) => self.expired.insert(expired).rolled_back().await,
+            Some(Ok(_)) | None => return,
         }
+        self.expired = None;
+        self.in_transaction = false;
     }
 
     async fn refuse_after_expiry(&mut self, shared: &Shared) -> Result<(), DatabaseError> {
@@ -239,18 +287,24 @@ async fn put_in_order(shared: Arc<Shared>, mut held: Held) {
     if let Some(outstanding) = held.outstanding.take() {
         shared.database.cancel(held.session.id);
         let answer = outstanding.await.unwrap_or(Err(DatabaseError::Closed));
-        held.is_open = answer.is_ok();
+        held.is_open = match &answer {
+            Ok(_) => true,
+            Err(error) => held.is_open && error.session_is_usable(),
+        };
         held.needs_reset = true;
-        held.tenant.note_wal(0);
+        held.tenant.mark_wal_dirty();
     }
     let permit = match held.writer.take().map(Writer::into_permit) {
+        Some(Ok(permit)) => permit,
         Some(Err(expired)) => {
-            expired.rolled_back().await;
+            held.expired = Some(expired);
             None
         }
-        Some(Ok(permit)) => permit,
         None => None,
     };
+    if let Some(expired) = &mut held.expired {
+        expired.rolled_back().await;
+    }
     let id = held.session.id;
     if held.is_open && held.needs_reset {
         held.is_open = shared.database.call(id, Command::Reset).await.is_ok();

@@ -29,7 +29,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use lease::Lease;
 
-use crate::database::{Command, Database, DatabaseError, Profile, SessionId};
+use crate::database::{Command, Database, DatabaseError, Profile, Reply, SessionId};
 use crate::limits;
 use crate::name::Id;
 use park::ParkingLot;
@@ -199,7 +199,9 @@ impl Tenants {
     /// Where a tenant's sessions are.
     #[must_use]
     pub fn state(&self, key: &DatabaseKey) -> State {
-        match lock(&self.0.present).get(key).and_then(Weak::upgrade) {
+        // Not in the scrutinee: the last owner of a tenant takes this lock when it lets go.
+        let tenant = lock(&self.0.present).get(key).and_then(Weak::upgrade);
+        match tenant {
             None => State::Closed,
             Some(tenant) if tenant.is_leased() => State::Leased,
             Some(_) => State::Parked,
@@ -273,8 +275,12 @@ impl Tenant {
         self.turns.available_permits() < self.shared.policy.sessions_per_tenant as usize
     }
 
-    fn note_wal(&self, bytes: u64) {
+    fn mark_wal_dirty(&self) {
         self.wal_is_dirty.store(true, Ordering::Release);
+    }
+
+    fn note_wal(&self, bytes: u64) {
+        self.mark_wal_dirty();
         self.wal_bytes.store(bytes, Ordering::Relaxed);
     }
 
@@ -286,16 +292,19 @@ impl Tenant {
         self.wal_bytes.load(Ordering::Relaxed) > limits::WAL_BYTES_MAX * 4
     }
 
-    /// Copies the WAL into the database while no other session writes.
+    fn note_checkpoint(&self, answer: &Result<Reply, DatabaseError>) {
+        if *answer == Ok(Reply::Checkpointed { complete: true }) {
+            self.wal_is_dirty.store(false, Ordering::Release);
+            self.wal_bytes.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Copies the WAL into the database while no other session writes. Must not be dropped in the middle: the permit
+    /// would be free before SQLite is done.
     async fn checkpoint(&self, session: SessionId) -> Result<(), DatabaseError> {
         let _permit = self.writer.acquire().await;
-        self.wal_is_dirty.store(false, Ordering::Release);
         let answer = self.shared.database.call(session, Command::Checkpoint).await;
-        if answer == Ok(crate::database::Reply::Checkpointed { complete: true }) {
-            self.wal_bytes.store(0, Ordering::Relaxed);
-        } else {
-            self.wal_is_dirty.store(true, Ordering::Release);
-        }
+        self.note_checkpoint(&answer);
         answer.map(|_| ())
     }
 }

@@ -79,10 +79,11 @@ pub(super) struct Expired(Option<JoinHandle<()>>);
 
 impl Expired {
     /// Waits until the transaction is rolled back.
-    pub(super) async fn rolled_back(self) {
-        if let Some(clock) = self.0 {
+    pub(super) async fn rolled_back(&mut self) {
+        if let Some(clock) = &mut self.0 {
             // The clock neither panics nor is aborted once it has expired.
             let _ = clock.await;
+            self.0 = None;
         }
     }
 }

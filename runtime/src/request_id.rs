@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The header that carries it, in both directions.
-pub(super) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
+pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 const BYTES_MAX: usize = 128;
 
@@ -48,7 +48,9 @@ impl RequestId {
         self.0.clone()
     }
 
-    pub(super) fn header_value(&self) -> HeaderValue {
+    /// The id as a header's value.
+    #[must_use]
+    pub fn header_value(&self) -> HeaderValue {
         // Every character of an id may stand in a header.
         HeaderValue::from_str(&self.0).unwrap_or(HeaderValue::from_static("unknown"))
     }

@@ -12,6 +12,7 @@ mod functions;
 mod guard;
 mod memory;
 mod message;
+mod queue;
 mod session;
 mod sqlite;
 mod worker;

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use tokio::sync::oneshot;
 
 use super::memory::{Account, empty_thread_cache, on_account};
 use super::message::{Command, DatabaseError, Reply, SessionId};
+use super::queue::{self, Receiver, Sender};
 use super::session::{self, Opening, Request, Session};
 use crate::limits;
 
@@ -51,7 +51,7 @@ struct Slots {
 /// The database threads and the sessions on them. Clones share both; the threads end with the last clone.
 #[derive(Clone)]
 pub struct Database {
-    queue: Sender<Job>,
+    queue: Arc<Sender<Job>>,
     slots: Arc<Slots>,
 }
 
@@ -65,16 +65,16 @@ impl Database {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(threads: u32, sessions_max: u32) -> std::io::Result<Self> {
-        let (queue, jobs) = crossbeam_channel::bounded(sessions_max as usize * COMMANDS_PER_SESSION);
+        let (queue, receivers) = queue::queue(sessions_max as usize * COMMANDS_PER_SESSION, threads);
         let slots = Arc::new(Slots::default());
-        for number in 0..threads {
-            let (jobs, slots) = (jobs.clone(), slots.clone());
+        for (number, jobs) in receivers.into_iter().enumerate() {
+            let slots = slots.clone();
             std::thread::Builder::new()
                 .name(format!("database-{number}"))
                 .stack_size(limits::DATABASE_STACK_BYTES)
                 .spawn(move || work(&jobs, &slots))?;
         }
-        Ok(Self { queue, slots })
+        Ok(Self { queue: Arc::new(queue), slots })
     }
 
     /// A number for a session that is not open yet.
@@ -88,8 +88,8 @@ impl Database {
     /// Sends a command. The answer comes through the receiver; dropping it does not stop the command.
     pub fn send(&self, session: SessionId, command: Command) -> oneshot::Receiver<Answer> {
         let (answer, receiver) = oneshot::channel();
-        // When no thread is left, or more is sent than sessions can send, the job is dropped and the receiver says so.
-        let _ = self.queue.try_send(Job { session, command, answer });
+        // When more is sent than sessions can send, the job is dropped and the receiver says so.
+        self.queue.send(Job { session, command, answer });
         receiver
     }
 
@@ -116,22 +116,11 @@ impl Database {
 }
 
 fn work(jobs: &Receiver<Job>, slots: &Slots) {
-    while let Some(job) = next_job(jobs) {
+    // A thread that has no job for a moment gives its cached memory back before it waits on.
+    while let Some(job) = jobs.receive(IDLE_AFTER, empty_thread_cache) {
         let answer = carry_out(slots, job.session, job.command);
         // The sender may be gone: a cancelled request. Its lease resets the session.
         let _ = job.answer.send(answer);
-    }
-}
-
-/// Waits for a job. A thread that has none for a moment gives its cached memory back before it waits on.
-fn next_job(jobs: &Receiver<Job>) -> Option<Job> {
-    match jobs.recv_timeout(IDLE_AFTER) {
-        Ok(job) => Some(job),
-        Err(RecvTimeoutError::Disconnected) => None,
-        Err(RecvTimeoutError::Timeout) => {
-            empty_thread_cache();
-            jobs.recv().ok()
-        }
     }
 }
 

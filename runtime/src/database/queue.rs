@@ -1,0 +1,164 @@
+//! The queue of jobs of the database threads: bounded, first in, first out.
+//!
+//! A job wakes the thread that went idle last: its stack and its allocation cache are still warm, and the others stay
+//! asleep. A thread without a job sleeps at once instead of spinning for one, because on a small machine the cores
+//! have other work.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+struct Inner<T> {
+    jobs: VecDeque<T>,
+    idle: Vec<Arc<Sleeper>>,
+    is_closed: bool,
+}
+
+struct Sleeper {
+    thread: Thread,
+    is_woken: AtomicBool,
+}
+
+struct Queue<T> {
+    inner: Mutex<Inner<T>>,
+    jobs_max: usize,
+}
+
+impl<T> Queue<T> {
+    fn lock(&self) -> MutexGuard<'_, Inner<T>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The end that jobs are put in at. The receivers end when it is dropped.
+pub(super) struct Sender<T>(Arc<Queue<T>>);
+
+/// The end that a thread takes jobs from.
+pub(super) struct Receiver<T>(Arc<Queue<T>>);
+
+/// A queue of at most `jobs_max` jobs, with an end for each of `threads` threads.
+pub(super) fn queue<T>(jobs_max: usize, threads: u32) -> (Sender<T>, Vec<Receiver<T>>) {
+    let inner = Inner { jobs: VecDeque::new(), idle: Vec::new(), is_closed: false };
+    let queue = Arc::new(Queue { inner: Mutex::new(inner), jobs_max });
+    let receivers = (0..threads).map(|_| Receiver(queue.clone())).collect();
+    (Sender(queue), receivers)
+}
+
+impl<T> Sender<T> {
+    /// Puts a job in. A full queue drops it.
+    pub(super) fn send(&self, job: T) {
+        let mut inner = self.0.lock();
+        if inner.jobs.len() >= self.0.jobs_max {
+            return;
+        }
+        inner.jobs.push_back(job);
+        let sleeper = inner.idle.pop();
+        drop(inner);
+        if let Some(sleeper) = sleeper {
+            sleeper.wake();
+        }
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        let mut inner = self.0.lock();
+        inner.is_closed = true;
+        inner.idle.drain(..).for_each(|sleeper| sleeper.wake());
+    }
+}
+
+impl<T> Receiver<T> {
+    /// Waits for a job; `None` when there will be no more. `on_idle` runs when none has come for `idle_after`.
+    pub(super) fn receive(&self, idle_after: Duration, on_idle: impl Fn()) -> Option<T> {
+        loop {
+            let mut inner = self.0.lock();
+            if let Some(job) = inner.jobs.pop_front() {
+                return Some(job);
+            }
+            if inner.is_closed {
+                return None;
+            }
+            let sleeper = Arc::new(Sleeper { thread: thread::current(), is_woken: AtomicBool::new(false) });
+            inner.idle.push(sleeper.clone());
+            drop(inner);
+            sleeper.sleep(idle_after, &on_idle);
+        }
+    }
+}
+
+impl Sleeper {
+    fn wake(&self) {
+        self.is_woken.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+
+    fn sleep(&self, idle_after: Duration, on_idle: impl Fn()) {
+        thread::park_timeout(idle_after);
+        if !self.is_woken.load(Ordering::Acquire) {
+            on_idle();
+        }
+        while !self.is_woken.load(Ordering::Acquire) {
+            thread::park();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    const NEVER: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn every_job_is_received_once_and_the_threads_end_with_the_sender() {
+        let (sender, receivers) = queue(10_000, 4);
+        let (done, seen) = mpsc::sync_channel(10_000);
+        let threads: Vec<_> = receivers
+            .into_iter()
+            .map(|receiver| {
+                let done = done.clone();
+                thread::spawn(move || {
+                    while let Some(job) = receiver.receive(NEVER, || {}) {
+                        done.send(job).ok();
+                    }
+                })
+            })
+            .collect();
+        (0..5_000).for_each(|job| sender.send(job));
+        let mut jobs: Vec<i32> = seen.iter().take(5_000).collect();
+        jobs.sort_unstable();
+        assert_eq!(jobs, (0..5_000).collect::<Vec<_>>());
+        drop(sender);
+        assert!(threads.into_iter().all(|thread| thread.join().is_ok()));
+    }
+
+    #[test]
+    fn a_full_queue_drops_the_job() {
+        let (sender, receivers) = queue(1, 1);
+        sender.send(1);
+        sender.send(2);
+        drop(sender);
+        let received: Vec<_> = receivers
+            .iter()
+            .flat_map(|receiver| std::iter::from_fn(|| receiver.receive(NEVER, || {})))
+            .collect();
+        assert_eq!(received, [1]);
+    }
+
+    #[test]
+    fn an_idle_thread_is_told_so_once_for_each_wait() {
+        let (sender, mut receivers) = queue(1, 1);
+        let (told, idle) = mpsc::sync_channel(8);
+        let receiver = receivers.remove(0);
+        let thread =
+            thread::spawn(move || receiver.receive(Duration::from_millis(1), || told.send(()).unwrap_or(())));
+        assert!(idle.recv().is_ok());
+        sender.send(7);
+        assert_eq!(thread.join().ok().flatten(), Some(7));
+        assert!(idle.recv().is_err());
+    }
+}

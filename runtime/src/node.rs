@@ -98,6 +98,7 @@ struct Rooms {
 impl Node {
     async fn open(config: Config) -> Result<Self> {
         let lock = lock_data(&config.data)?;
+        settle(&lock).with_context(|| format!("{} cannot be synced", config.data.display()))?;
         let keys = Keys::load_or_make(&config.data.join("keys"))?;
         let rooms = Rooms::build(&config, &keys).await?;
         let public = bind(config.public_listen, "public_listen").await?;
@@ -249,6 +250,12 @@ fn lock_data(data: &Path) -> Result<File> {
         }
         Err(TryLockError::Error(error)) => Err(error).context(format!("{} cannot be locked", path.display())),
     }
+}
+
+/// Puts on disk what an earlier process may have been killed over: a new database's name that was not synced yet is
+/// from here on as good as one that was.
+fn settle(file: &File) -> std::io::Result<()> {
+    Ok(rustix::fs::syncfs(file)?)
 }
 
 async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {

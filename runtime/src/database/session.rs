@@ -70,8 +70,7 @@ pub(super) struct Request {
 
 impl Session {
     pub(super) fn open(opening: Opening, cancelled: Arc<AtomicBool>) -> Result<Self, DatabaseError> {
-        let connection =
-            connect(&opening, cancelled.clone()).map_err(|error| on_open(&opening.path, &error))?;
+        let connection = connect(&opening, cancelled.clone())?;
         Ok(Self { connection, opening, cancelled, changes_before_lease: 0 })
     }
 
@@ -149,8 +148,7 @@ impl Session {
     pub(super) fn reset(&mut self) -> Result<(), DatabaseError> {
         self.rollback()?;
         if self.connection.is_changed() {
-            self.connection = connect(&self.opening, self.cancelled.clone())
-                .map_err(|error| on_open(&self.opening.path, &error))?;
+            self.connection = connect(&self.opening, self.cancelled.clone())?;
         }
         Ok(())
     }
@@ -232,8 +230,15 @@ fn on_open(path: &Path, error: &SqliteError) -> DatabaseError {
     ))
 }
 
-fn connect(opening: &Opening, cancelled: Arc<AtomicBool>) -> Result<Connection, SqliteError> {
-    let mut connection = Connection::open(&opening.path, Purpose::Use, opening.profile, cancelled)?;
+fn connect(opening: &Opening, cancelled: Arc<AtomicBool>) -> Result<Connection, DatabaseError> {
+    let path = &opening.path;
+    let connection = Connection::open(path, Purpose::Use, opening.profile, cancelled)
+        .map_err(|error| on_open(path, &error))?;
+    ensure_wal(path).map_err(|error| DatabaseError::Storage(format!("{}: {error}", path.display())))?;
+    set_up(connection, opening).map_err(|error| on_open(path, &error))
+}
+
+fn set_up(mut connection: Connection, opening: &Opening) -> Result<Connection, SqliteError> {
     connection.busy_timeout(LOCK_WAIT_MILLISECONDS);
     connection.option(ffi::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.option(ffi::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
@@ -317,9 +322,35 @@ pub(super) fn create(path: &Path) -> Result<(), DatabaseError> {
         Ok(()) | Err(_) => {}
     }
     fill(&unfinished).map_err(|error| on_open(&unfinished, &error))?;
+    make_wal(path).map_err(io)?;
     std::fs::rename(&unfinished, path).map_err(io)?;
     // Another database may have been made in a new folder that is not on disk yet: each is synced for each file.
     folder.ancestors().take(FOLDERS_SYNCED).try_for_each(sync).map_err(io)
+}
+
+/// Makes the empty WAL of a database. It stays for good, so that its name is synced once and not with each first
+/// commit after an open, as SQLite would.
+fn make_wal(database: &Path) -> std::io::Result<()> {
+    match File::create_new(wal_of(database)) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+fn wal_of(database: &Path) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push("-wal");
+    path.into()
+}
+
+/// Makes sure that the WAL's name is on disk before the first commit. It is missing where a database was copied
+/// without it.
+fn ensure_wal(database: &Path) -> std::io::Result<()> {
+    if wal_of(database).exists() {
+        return Ok(());
+    }
+    make_wal(database)?;
+    database.parent().map_or(Ok(()), sync)
 }
 
 /// The folders of an environment, a tenant and a shard, the folder of tenants, and the one that this is in.

@@ -110,6 +110,10 @@ pub const DATABASE_PAGE_BYTES: u32 = 4_096;
 /// WAL of a tenant that never rests: beyond it the room checkpoints when a lease ends, and at four times of it
 /// before the lease's next statement.
 pub const WAL_BYTES_MAX: u64 = 4 << 20;
+/// WAL that may stay when a handle is closed for want of room. The next open reads all of it.
+pub const WAL_LEFT_BYTES_MAX: u64 = 64 << 10;
+/// Tenants whose checkpoint may wait until they have rested; some 300 bytes of memory each.
+pub const DEFERRED_CHECKPOINTS_MAX: usize = 16_384;
 /// `open` calls of one guest. Spin's figure.
 pub const OPENS_PER_GUEST: u32 = 256;
 /// Checkpoints and closes that run at the same time, off the path of requests.

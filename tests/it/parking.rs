@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use dormouse_tests::{Stop, TestNode, eventually};
+use dormouse_tests::{Stop, Tenant, TestNode, eventually};
 use serde_json::json;
 
 /// Every file below a folder, with its size.
@@ -103,6 +103,89 @@ fn a_parked_database_is_closed_by_the_drain() -> Result<()> {
     let leftovers = leftovers(&node)?;
     ensure!(leftovers.is_empty(), "the drain left {leftovers:?}");
     ensure!(!name.is_empty());
+    Ok(())
+}
+
+fn named<'a>(node: &'a TestNode, name: &str) -> Tenant<'a> {
+    Tenant { node, name: name.to_owned() }
+}
+
+/// A node whose lot has no room, so that every session is closed when its request ends.
+fn crowded(park_time_max_ms: u32) -> Result<TestNode> {
+    TestNode::builder()
+        .flag("--park-memory-bytes-max", 1)
+        .flag("--park-time-max-ms", park_time_max_ms)
+        .start()
+}
+
+#[test]
+fn a_crowded_lot_closes_at_once_and_copies_the_log_when_the_tenant_has_rested() -> Result<()> {
+    let node = crowded(150)?;
+    let tenant = node.tenant("guestbook")?;
+    for round in 1..=3_usize {
+        tenant.post("", &json!({ "name": "Ada", "message": "Hello" }))?.expect(201)?;
+        let shown = tenant.wait_for_state("closed")?;
+        assert_eq!(shown.pointer("/database/wal_bytes"), Some(&json!(0)));
+        nothing_is_open(&node)?;
+        assert_eq!(tenant.json("")?.as_array().map(Vec::len), Some(round));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_checkpoint_that_was_put_off_survives_kill_and_drain() -> Result<()> {
+    let mut node = crowded(3_600_000)?;
+    let name = node.tenant("guestbook")?.name;
+    for (round, stop) in [Stop::Kill, Stop::Terminate].into_iter().enumerate() {
+        let tenant = named(&node, &name);
+        tenant.post("", &json!({ "name": "Ada", "message": "Hello" }))?.expect(201)?;
+        let shown = tenant.wait_for_state("checkpoint-pending")?;
+        ensure!(shown.pointer("/database/wal_bytes") != Some(&json!(0)), "the log is empty: {shown}");
+        node.wait_for_metric("dormouse_database_sessions", 0.0)?;
+        ensure!(open_tenant_files(&node)?.is_empty(), "a file is open");
+        if stop == Stop::Terminate {
+            ensure!(node.stop(stop)?.success());
+            let leftovers = leftovers(&node)?;
+            ensure!(leftovers.is_empty(), "the drain left {leftovers:?}");
+            node.restart_after_stop()?;
+        } else {
+            node.restart(stop)?;
+        }
+        assert_eq!(named(&node, &name).json("")?.as_array().map(Vec::len), Some(round + 1));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_tenant_is_deleted_while_its_checkpoint_is_put_off() -> Result<()> {
+    let mut node = crowded(3_600_000)?;
+    let tenant = node.tenant("guestbook")?;
+    tenant.post("", &json!({ "name": "Ada", "message": "Hello" }))?.expect(201)?;
+    tenant.wait_for_state("checkpoint-pending")?;
+    let path = format!("/v1/tenants/{}", tenant.name);
+    node.admin("DELETE", &path, b"")?.expect(204)?;
+    ensure!(node.stop(Stop::Terminate)?.success());
+    let files = files_below(&node.data().join("tenants"))?;
+    ensure!(files.is_empty(), "still there: {files:?}");
+    Ok(())
+}
+
+#[test]
+fn a_database_without_its_empty_log_is_opened() -> Result<()> {
+    let mut node = TestNode::start()?;
+    let name = node.tenant("guestbook")?.name;
+    named(&node, &name).post("", &json!({ "name": "Ada", "message": "Hello" }))?.expect(201)?;
+    ensure!(node.stop(Stop::Terminate)?.success());
+    for (path, bytes) in files_below(&node.data().join("tenants"))? {
+        if path.extension().is_none_or(|extension| extension != "db") {
+            assert_eq!(bytes, 0, "{}", path.display());
+            std::fs::remove_file(path)?;
+        }
+    }
+    node.restart_after_stop()?;
+    let tenant = named(&node, &name);
+    tenant.post("", &json!({ "name": "Bob", "message": "Hello" }))?.expect(201)?;
+    assert_eq!(tenant.json("")?.as_array().map(Vec::len), Some(2));
     Ok(())
 }
 

@@ -244,6 +244,7 @@ async fn show(State(state): Shared, Path(name): Path<String>) -> Answer<Json<ser
         TenantState::Closed => "closed",
         TenantState::Leased => "leased",
         TenantState::Parked => "parked",
+        TenantState::CheckpointPending => "checkpoint-pending",
     };
     Ok(Json(json!({
         "name": row.name, "id": row.id.as_str(), "created_at": row.created_at, "functions": functions,

@@ -3,17 +3,22 @@
 //! ```text
 //!            lease opens                    last lease ends
 //!  Closed ───────────────▶ Leased ◀──────────────────────────▶ Parked
-//!    ▲                                  next lease                │
-//!    │            checkpointed, closed                            │ park time over, or memory short
-//!    └─────────────────────────── Closing ◀───────────────────────┘
+//!    ▲                      ▲                next lease           │
+//!    │                      │ lease opens                         │ park time over, or memory short
+//!    │  checkpointed        │             closed, small WAL left  ▼
+//!    ├───────────── CheckpointPending ◀──────────────────────── Closing
+//!    │                     checkpointed, closed                   │
+//!    └────────────────────────────────────────────────────────────┘
 //! ```
 //!
 //! The states are where a tenant's sessions are: nowhere ([`State::Closed`]), with leases, in the parking lot, or
-//! with the evictor. A [`Lease`] owns one session; dropping it rolls back what is open and parks the session. One
+//! with the evictor. A session that is closed because memory is short leaves a small WAL as it is; it is copied when
+//! the tenant has rested. A [`Lease`] owns one session; dropping it rolls back what is open and parks the session. One
 //! writer permit per tenant, taken in order, stands before every statement that writes; checkpoints take it too.
 //!
 //! Nothing outside this room knows that a database is a file.
 
+mod deferred;
 mod files;
 mod lease;
 mod park;
@@ -32,7 +37,8 @@ pub use lease::Lease;
 use crate::database::{Command, Database, DatabaseError, Profile, Reply, SessionId};
 use crate::limits;
 use crate::name::Id;
-use park::ParkingLot;
+use deferred::Deferred;
+use park::{Closing, ParkingLot};
 
 /// Which database: one generation of one environment of one tenant. Ids are never reused, so neither is this.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -64,6 +70,13 @@ pub struct TenantPolicy {
     pub database_bytes_max: u64,
 }
 
+impl TenantPolicy {
+    /// How long a tenant rests before a checkpoint that was put off is made; zero puts none off.
+    fn rest_time(&self) -> Duration {
+        if self.park_memory_bytes_max == 0 { Duration::ZERO } else { self.park_time_max }
+    }
+}
+
 /// Where a tenant's sessions are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -73,6 +86,8 @@ pub enum State {
     Leased,
     /// In the parking lot, or on their way out of it.
     Parked,
+    /// Nowhere, but the WAL has not been copied yet.
+    CheckpointPending,
 }
 
 /// The databases of all tenants.
@@ -85,6 +100,7 @@ struct Shared {
     policy: TenantPolicy,
     present: Mutex<HashMap<DatabaseKey, Weak<Tenant>>>,
     lot: ParkingLot,
+    deferred: Deferred,
     /// One permit for each session that may be open on the node.
     handles: Arc<Semaphore>,
 }
@@ -101,6 +117,8 @@ struct Tenant {
     wal_is_dirty: AtomicBool,
     wal_bytes: AtomicU64,
     is_in_lot: AtomicBool,
+    /// When its checkpoint was put off, as long as it is queued for it.
+    deferred_at: Mutex<Option<Instant>>,
 }
 
 /// An open session and its share of the node's handles.
@@ -121,8 +139,11 @@ impl Tenants {
     pub fn new(folder: PathBuf, database: Database, policy: TenantPolicy) -> Self {
         let handles = Arc::new(Semaphore::new(policy.sessions_max as usize));
         let lot = ParkingLot::new(policy.park_time_max, policy.park_memory_bytes_max);
-        let shared = Arc::new(Shared { folder, database, policy, present: Mutex::default(), lot, handles });
+        let deferred = Deferred::new(policy.rest_time());
+        let shared =
+            Arc::new(Shared { folder, database, policy, present: Mutex::default(), lot, deferred, handles });
         park::start_evictor(&shared);
+        deferred::start(&shared);
         Self(shared)
     }
 
@@ -153,7 +174,9 @@ impl Tenants {
         for key in keys {
             let tenant = lock(&self.0.present).get(key).and_then(Weak::upgrade);
             if let Some(tenant) = tenant {
-                park::close_idle(&tenant).await;
+                park::close_idle(&tenant, Closing::Rested).await;
+                // What waits for its copy has no file to be copied to any more.
+                tenant.wal_is_dirty.store(false, Ordering::Release);
             }
         }
         match keys.first() {
@@ -181,6 +204,7 @@ impl Tenants {
     pub async fn close(&self) {
         self.0.lot.close_all();
         let _ = self.0.handles.acquire_many(self.0.policy.sessions_max).await;
+        deferred::finish(&self.0).await;
     }
 
     /// Open sessions, and how many of them are parked, and the memory of those in bytes.
@@ -204,6 +228,9 @@ impl Tenants {
         match tenant {
             None => State::Closed,
             Some(tenant) if tenant.is_leased() => State::Leased,
+            Some(tenant) if tenant.has_leftover() && lock(&tenant.deferred_at).is_some() => {
+                State::CheckpointPending
+            }
             Some(_) => State::Parked,
         }
     }
@@ -227,7 +254,7 @@ pub struct Figures {
     pub parked: u64,
     /// Memory of the parked sessions, in bytes.
     pub parked_bytes: u64,
-    /// Tenants with a lease, a parked session or an eviction under way.
+    /// Tenants with a lease, a parked session, or an eviction or a checkpoint to come.
     pub present: u64,
 }
 
@@ -250,6 +277,7 @@ impl Shared {
             wal_is_dirty: AtomicBool::new(false),
             wal_bytes: AtomicU64::new(0),
             is_in_lot: AtomicBool::new(false),
+            deferred_at: Mutex::default(),
         });
         present.insert(key.clone(), Arc::downgrade(&tenant));
         tenant
@@ -273,6 +301,11 @@ impl Tenant {
 
     fn is_leased(&self) -> bool {
         self.turns.available_permits() < self.shared.policy.sessions_per_tenant as usize
+    }
+
+    /// Whether there is a WAL to copy and no session that will come by the evictor.
+    fn has_leftover(&self) -> bool {
+        self.wal_is_dirty.load(Ordering::Acquire) && !self.is_leased() && lock(&self.idle).is_empty()
     }
 
     fn mark_wal_dirty(&self) {

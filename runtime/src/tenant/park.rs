@@ -1,7 +1,8 @@
 //! The parking lot: handles that wait a moment for their tenant's next request, and the evictor that closes them.
 //!
 //! The lot is bounded in time and in memory. One entry for each tenant stands in a queue, oldest first; a tenant
-//! that was used since goes to the back when its turn comes. Checkpoints and closes run off the path of requests.
+//! that was used since goes to the back when its turn comes. Checkpoints and closes run off the path of requests; a
+//! close that only makes room leaves a small checkpoint to [`super::deferred`].
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use super::{Session, Shared, Tenant, lock};
+use super::{Session, Shared, Tenant, deferred, lock};
 use crate::database::{Command, DatabaseError};
 use crate::limits;
 
@@ -31,8 +32,17 @@ struct Entry {
     since: Instant,
 }
 
+/// Why the parked sessions of a tenant are closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Closing {
+    /// It has rested, or must not come back: the WAL is copied.
+    Rested,
+    /// Others need the room, and it may be back soon: the WAL can wait.
+    Crowded,
+}
+
 enum Next {
-    Evict(Arc<Tenant>),
+    Evict(Arc<Tenant>, Closing),
     LookAgainAt(Instant),
     Nothing,
 }
@@ -92,9 +102,11 @@ impl ParkingLot {
                 }
                 continue;
             };
-            if used + self.time_max <= now || (self.is_crowded() && used <= since) {
+            let has_rested = used + self.time_max <= now || self.closing.load(Ordering::Acquire);
+            if has_rested || (self.is_crowded() && used <= since) {
                 tenant.is_in_lot.store(false, Ordering::Release);
-                return Next::Evict(tenant);
+                let why = if has_rested { Closing::Rested } else { Closing::Crowded };
+                return Next::Evict(tenant, why);
             }
             if used > since {
                 queue.push_back(Entry { tenant, since: used });
@@ -107,7 +119,7 @@ impl ParkingLot {
         match queue.pop_front() {
             Some(Entry { tenant, .. }) if self.is_crowded() => {
                 tenant.is_in_lot.store(false, Ordering::Release);
-                Next::Evict(tenant)
+                Next::Evict(tenant, Closing::Crowded)
             }
             Some(entry) => {
                 let time = entry.since + self.time_max;
@@ -170,10 +182,10 @@ pub(super) fn start_evictor(shared: &Arc<Shared>) {
         let at_once = Arc::new(Semaphore::new(limits::EVICTIONS_AT_ONCE));
         loop {
             match shared.lot.next(Instant::now()) {
-                Next::Evict(tenant) => {
+                Next::Evict(tenant, why) => {
                     let permit = at_once.clone().acquire_owned().await;
                     tokio::spawn(async move {
-                        close_idle(&tenant).await;
+                        close_idle(&tenant, why).await;
                         drop(permit);
                     });
                 }
@@ -186,18 +198,24 @@ pub(super) fn start_evictor(shared: &Arc<Shared>) {
     });
 }
 
-/// Closes the parked sessions of a tenant; the last one copies the WAL into the database first.
-pub(super) async fn close_idle(tenant: &Arc<Tenant>) {
+/// Closes the parked sessions of a tenant. Its WAL is copied into the database first, or soon.
+pub(super) async fn close_idle(tenant: &Arc<Tenant>, why: Closing) {
     let shared = &tenant.shared;
     while let Some(session) = tenant.take_idle() {
         // A tenant that is leased parks again soon, and the copy is made then.
-        if tenant.wal_is_dirty.load(Ordering::Acquire)
+        let must_copy = tenant.wal_is_dirty.load(Ordering::Acquire)
             && !tenant.is_leased()
-            && let Err(error) = tenant.checkpoint(session.id).await
-        {
-            tracing::error!(database = ?tenant.key, %error, "a tenant's write-ahead log cannot be copied");
-        }
+            && (why == Closing::Rested || !shared.deferred.takes(tenant));
+        let copied = if must_copy { tenant.checkpoint(session.id).await } else { Ok(()) };
         // A session that failed is closed already.
         let _ = shared.database.call(session.id, Command::Close).await;
+        match copied {
+            Ok(()) => deferred::closed(tenant),
+            Err(error) => log_uncopied(tenant, &error),
+        }
     }
+}
+
+pub(super) fn log_uncopied(tenant: &Tenant, error: &DatabaseError) {
+    tracing::error!(database = ?tenant.key, %error, "a tenant's write-ahead log cannot be copied");
 }

@@ -92,10 +92,24 @@ name!(
 );
 
 impl EnvironmentName {
-    /// The environment that an address without `@<environment>` means.
+    /// The environment that an address without one means.
     #[must_use]
     pub fn production() -> Self {
         Self("production".to_owned())
+    }
+
+    /// Whether it is that one.
+    #[must_use]
+    pub fn is_production(&self) -> bool {
+        self.0 == "production"
+    }
+}
+
+impl FunctionName {
+    /// The default function: the one that answers on a host of its tenant's own.
+    #[must_use]
+    pub fn main() -> Self {
+        Self("fn".to_owned())
     }
 }
 

@@ -115,6 +115,7 @@ impl Node {
             component_bytes_max: config.component_bytes_max,
             public_listen: public.local_addr()?.to_string(),
             public_url: config.public_url.clone(),
+            base_domain: config.base_domain.clone(),
             is_ready: Box::new(move || !not_ready.load(Ordering::Relaxed)),
             metrics: Box::new(move || {
                 gauges.metrics.text(&gauges.gauges(counted.open())).unwrap_or_default()
@@ -205,6 +206,7 @@ impl Rooms {
             tenants: self.tenants.clone(),
             sandbox: self.sandbox.clone(),
             metrics: self.metrics.clone(),
+            base_domain: config.base_domain.clone(),
             body_bytes_max: config.body_bytes_max,
             wall_time_max: config.wall_time_max,
             draining,

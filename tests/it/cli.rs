@@ -25,11 +25,23 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// What a command wrote to its standard output, once it has succeeded.
-fn succeeds(node: &SharedNode, arguments: &[&str]) -> Result<String> {
+/// What a command wrote.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// What a command wrote, once it has succeeded.
+pub(crate) fn run(node: &SharedNode, arguments: &[&str]) -> Result<Said> {
     let ended = command(node, arguments)?.output()?;
     ensure!(ended.status.success(), "{arguments:?}: {}: {}", ended.status, text(&ended.stderr));
-    Ok(text(&ended.stdout))
+    Ok(Said { stdout: text(&ended.stdout), stderr: text(&ended.stderr) })
+}
+
+/// What a command wrote to its standard output, once it has succeeded.
+fn succeeds(node: &SharedNode, arguments: &[&str]) -> Result<String> {
+    Ok(run(node, arguments)?.stdout)
 }
 
 /// What a command wrote to its standard error, once it has failed.

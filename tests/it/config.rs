@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use dormouse_tests::{Builder, TestNode};
 
 /// Runs a server with a bad configuration and gives what it said.
-fn refused(builder: Builder) -> Result<String> {
+pub(crate) fn refused(builder: Builder) -> Result<String> {
     let folder = tempfile::tempdir()?;
     let data = folder.path().join("data");
     let (status, said) = builder.run_to_its_end(&data)?;

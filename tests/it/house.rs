@@ -29,7 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     // Settings become the policies that these rooms define.
-    ("config", &["sandbox", "telemetry", "tenant"]),
+    ("config", &["routing", "sandbox", "telemetry", "tenant"]),
     ("edge", &["admission", "catalog", "control", "listener", "routing", "sandbox", "telemetry", "tenant"]),
     ("control", &["catalog", "database", "listener", "routing", "telemetry", "tenant"]),
     ("catalog", &["sandbox", "telemetry"]),

@@ -14,6 +14,7 @@ mod database;
 mod drain;
 mod guard;
 mod headers;
+mod hosts;
 mod house;
 mod idle;
 mod logs;

@@ -7,6 +7,8 @@ use std::str::FromStr;
 use http::Uri;
 use serde_json::Value;
 
+use crate::name::TenantName;
+
 /// The address of a node's admin API: `http://<host>[:<port>]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct NodeUrl {
@@ -64,6 +66,14 @@ pub(super) fn public_base(node: &NodeUrl, answer: &Value) -> Option<String> {
     }
 }
 
+/// The tenant's own host, from the answer to `GET /v1/node`, when the node has a base domain.
+pub(super) fn own_host(node: &NodeUrl, answer: &Value, tenant: &TenantName) -> Option<String> {
+    let domain = answer.get("base_domain").and_then(Value::as_str)?;
+    let base: Uri = public_base(node, answer)?.parse().ok()?;
+    let port = base.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
+    Some(format!("{}://{tenant}.{domain}{port}/", base.scheme_str()?))
+}
+
 fn names_no_host(url: &str) -> bool {
     url.strip_prefix("http://")
         .and_then(|address| address.parse::<SocketAddr>().ok())
@@ -115,6 +125,20 @@ mod tests {
         assert_eq!(base(json!("http://0.0.0.0:8080"), "0.0.0.0:8080"), "http://box:8080");
         assert_eq!(base(json!("http://[::]:80"), "[::]:80"), "http://box:80");
         assert_eq!(public_base(&node, &json!({})), None);
+        Ok(())
+    }
+
+    #[test]
+    fn a_tenant_has_a_host_below_the_base_domain() -> anyhow::Result<()> {
+        let (node, tenant): (NodeUrl, TenantName) = ("http://box:9090".parse()?, "acme".parse()?);
+        let host = |url: Value, domain: Value| {
+            let answer = json!({"public_url": url, "public_listen": "0.0.0.0:8080", "base_domain": domain});
+            own_host(&node, &answer, &tenant)
+        };
+        assert_eq!(host(Value::Null, Value::Null), None);
+        let domain = || json!("fn.example");
+        assert_eq!(host(json!("https://fn.example/"), domain()).as_deref(), Some("https://acme.fn.example/"));
+        assert_eq!(host(Value::Null, domain()).as_deref(), Some("http://acme.fn.example:8080/"));
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::Value;
 
-use super::address::public_base;
+use super::address::{own_host, public_base};
 use super::client::{Client, ClientOptions};
 use super::{output, text};
 use crate::name::{FunctionName, TenantName};
@@ -52,6 +52,11 @@ pub(super) fn run_deploy(args: &DeployArgs) -> anyhow::Result<()> {
     let deployed = deploy(&client, &args.tenant, &args.function, &component)?;
     let bytes = deployed.get("bytes").and_then(Value::as_u64).unwrap_or_default();
     output::note(&format!("deployed {} to {}: {}", component.display(), args.tenant, text::size(bytes)));
+    if args.function == FunctionName::main()
+        && let Some(host) = own_host(client.node(), &client.get("/v1/node")?, &args.tenant)
+    {
+        output::note(&format!("its pages have an origin of their own at {host}"));
+    }
     output::lines(&address(&client, &args.tenant, &args.function)?)
 }
 

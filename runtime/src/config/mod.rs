@@ -13,6 +13,7 @@ use sources::Reader;
 pub use sources::{ConfigError, Flags};
 
 use crate::limits;
+use crate::routing::BaseDomain;
 use crate::sandbox::GuestLimits;
 use crate::telemetry::LogFormat;
 use crate::tenant::TenantPolicy;
@@ -28,6 +29,8 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// The address that callers use, when it is not the one listened on.
     pub public_url: Option<String>,
+    /// The domain below which each tenant has a host of its own.
+    pub base_domain: Option<BaseDomain>,
     /// How log lines are written.
     pub log_format: LogFormat,
     /// Which log events are written: a filter of `tracing-subscriber`.
@@ -81,6 +84,7 @@ impl Config {
         let public_listen = r.value("public_listen", SocketAddr::from(([0, 0, 0, 0], 8080)));
         let admin_listen = r.value("admin_listen", SocketAddr::from(([127, 0, 0, 1], 9090)));
         let public_url = r.text("public_url");
+        let base_domain = r.optional("base_domain");
         let log_format = r.value("log_format", LogFormat::Auto);
         let log_level = r.text("log_level").unwrap_or_else(|| "info".to_owned());
         let connections_max = r.at_least("connections_max", 1, limits::CONNECTIONS_MAX);
@@ -102,6 +106,7 @@ impl Config {
             public_listen: public_listen?,
             admin_listen: admin_listen?,
             public_url,
+            base_domain: base_domain?,
             log_format: log_format?,
             log_level,
             connections_max: connections_max?,

@@ -43,6 +43,8 @@ settings! {
     admin_listen,
     /// The address that callers use, such as https://fn.example.com
     public_url,
+    /// The domain below which each tenant has a host of its own, such as fn.example.com
+    base_domain,
     /// auto, text or json [default: auto]
     log_format,
     /// Which log events are written [default: info]
@@ -206,15 +208,20 @@ impl Reader {
         }
     }
 
-    pub(super) fn value<T: FromStr<Err: fmt::Display>>(&mut self, key: &str, default: T) -> Option<T> {
-        let Some(text) = self.text(key) else { return Some(default) };
+    /// A setting without a default. The outer `None`: it is there and wrong.
+    pub(super) fn optional<T: FromStr<Err: fmt::Display>>(&mut self, key: &str) -> Option<Option<T>> {
+        let Some(text) = self.text(key) else { return Some(None) };
         match text.parse() {
-            Ok(value) => Some(value),
+            Ok(value) => Some(Some(value)),
             Err(error) => {
                 self.mistake(key, format!("{text:?}: {error}"));
                 None
             }
         }
+    }
+
+    pub(super) fn value<T: FromStr<Err: fmt::Display>>(&mut self, key: &str, default: T) -> Option<T> {
+        self.optional(key).map(|given| given.unwrap_or(default))
     }
 
     pub(super) fn at_least<T>(&mut self, key: &str, minimum: T, default: T) -> Option<T>

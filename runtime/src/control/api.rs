@@ -28,6 +28,7 @@ use crate::database::Value;
 use crate::listener::Door;
 use crate::name::{FunctionName, Id, TenantName};
 use crate::request_id::{self, RequestId};
+use crate::routing::BaseDomain;
 use crate::telemetry::{RequestContext, in_current_request};
 use crate::tenant::{DatabaseKey, State as TenantState, Tenants};
 
@@ -58,6 +59,8 @@ pub struct AdminState {
     pub public_listen: String,
     /// The address that callers use, when the operator has given one.
     pub public_url: Option<String>,
+    /// The domain below which each tenant has a host of its own.
+    pub base_domain: Option<BaseDomain>,
     /// Whether the node takes requests.
     pub is_ready: Box<dyn Fn() -> bool + Send + Sync>,
     /// The metrics as text.
@@ -155,6 +158,7 @@ async fn node(State(state): Shared) -> Json<serde_json::Value> {
         "version": env!("CARGO_PKG_VERSION"),
         "public_listen": state.public_listen,
         "public_url": state.public_url,
+        "base_domain": state.base_domain.as_ref().map(ToString::to_string),
     }))
 }
 

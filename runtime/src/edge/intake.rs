@@ -68,10 +68,17 @@ fn check_host<B>(request: &Request<B>) -> Result<(), Failure> {
         (None, _) => Err(Failure::BadRequest("it has no Host header")),
         (Some(_), Some(_)) => Err(Failure::BadRequest("it has several Host headers")),
         (Some(host), None) => match Authority::try_from(host.as_bytes()) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Failure::BadRequest("its Host header is malformed")),
+            // A name before an `@` is no part of a host, and readers differ about it.
+            Ok(host) if !host.as_str().contains('@') => Ok(()),
+            Ok(_) | Err(_) => Err(Failure::BadRequest("its Host header is malformed")),
         },
     }
+}
+
+/// Host and port that a request is for: those of an absolute target come before the Host header (RFC 9112, 3.2.2).
+pub(super) fn authority<B>(request: &Request<B>) -> Option<Authority> {
+    let of_header = || Authority::try_from(request.headers().get(header::HOST)?.as_bytes()).ok();
+    request.uri().authority().cloned().or_else(of_header)
 }
 
 /// Rewrites a request into what the guest sees: its own path, without what concerns others, with Spin's headers.
@@ -94,7 +101,7 @@ pub(super) fn rewrite(
     set("spin-path-info", route.rest)?;
     set("spin-full-url", &full_url)?;
     set("spin-matched-route", &format!("{}/...", route.base))?;
-    set("spin-base-path", route.base)?;
+    set("spin-base-path", if route.base.is_empty() { "/" } else { route.base })?;
     set("spin-component-route", "")?;
     set("spin-client-addr", &client.to_string())?;
     headers.insert(request_id::HEADER, request_id.header_value());

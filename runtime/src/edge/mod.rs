@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use http::uri::Authority;
 use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -20,7 +21,7 @@ use crate::catalog::Catalog;
 use crate::control::Directory;
 use crate::listener::Door;
 use crate::request_id::RequestId;
-use crate::routing::{self, Route};
+use crate::routing::{self, BaseDomain, Route};
 use crate::sandbox::{GuestFailure, OnDisconnect, Run, Sandbox};
 use crate::telemetry::{Metrics, RequestContext};
 use crate::tenant::Tenants;
@@ -42,6 +43,8 @@ pub struct Edge {
     pub sandbox: Arc<Sandbox>,
     /// Counts.
     pub metrics: Arc<Metrics>,
+    /// Below which tenants have hosts of their own.
+    pub base_domain: Option<BaseDomain>,
     /// Largest request body.
     pub body_bytes_max: u64,
     /// Time for a whole request and its response.
@@ -57,7 +60,9 @@ impl Door for Edge {
         let arrived = Instant::now();
         let id = RequestId::of(request.headers());
         let path = request.uri().path().to_owned();
-        let route = routing::route(&path);
+        let authority = self.base_domain.as_ref().and_then(|_| intake::authority(&request));
+        let host = authority.as_ref().map_or("", Authority::host);
+        let route = routing::route(host, &path, self.base_domain.as_ref());
         let address = route.as_ref().ok().map(|route| &route.address);
         let context = RequestContext {
             request_id: id.shared(),
@@ -106,7 +111,8 @@ impl Edge {
         intake::check(&request, self.body_bytes_max)?;
         let (mut parts, body) = request.into_parts();
         let target = self.directory.resolve(&route.address).await?;
-        let in_flight = InFlight { request_id: id.shared(), address: route.base.into(), since: arrived };
+        let address = route.address.to_string().into();
+        let in_flight = InFlight { request_id: id.shared(), address, since: arrived };
         let ticket = self.admission.enter(&target.database.tenant, in_flight).await?;
         let deadline = arrived + self.wall_time_max;
         let compiled = tokio::time::timeout_at(deadline.into(), self.catalog.load(&target.component))

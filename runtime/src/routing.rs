@@ -61,6 +61,15 @@ pub struct Route<'a> {
     pub rest: &'a str,
 }
 
+impl Route<'_> {
+    /// On the shared origin, the start of the paths that are the tenant's, with its slash: `/t/acme/`.
+    #[must_use]
+    pub fn tenant_path(&self) -> &str {
+        let names = self.base.rfind('/').map_or(0, |slash| slash + 1);
+        self.base.get(..names).unwrap_or_default()
+    }
+}
+
 /// Host and path are no function's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoRoute {
@@ -186,6 +195,9 @@ mod tests {
             let shown = route("", path, None).map(|route| route.address.to_string());
             assert_eq!(shown.as_deref(), Ok(path));
         }
+        let tenant_path = |path| route("", path, None).map(|route| route.tenant_path().to_owned());
+        assert_eq!(tenant_path("/t/acme/fn/a/b").as_deref(), Ok("/t/acme/"));
+        assert_eq!(tenant_path("/t/acme@pr-1/fn").as_deref(), Ok("/t/acme@pr-1/"));
     }
 
     #[test]

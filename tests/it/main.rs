@@ -18,6 +18,7 @@ mod hosts;
 mod house;
 mod idle;
 mod logs;
+mod origin;
 mod packaging;
 mod parking;
 mod streams;

@@ -1,9 +1,11 @@
 //! The edge: the corridor that every request walks down. [`Edge::walk`] names the rooms in order.
 //!
 //! It owns the request's id, its span, its deadline and its reply. What can be wrong with a request stands in
-//! [`intake`], what can be answered in [`reply`].
+//! [`intake`], what can be answered in [`reply`], what a guest may say to a browser in [`origin`].
 
+mod cookie;
 mod intake;
+mod origin;
 mod reply;
 
 use std::net::SocketAddr;
@@ -109,6 +111,7 @@ impl Edge {
             return Err(Failure::Draining);
         }
         intake::check(&request, self.body_bytes_max)?;
+        origin::check(&request, &route)?;
         let (mut parts, body) = request.into_parts();
         let target = self.directory.resolve(&route.address).await?;
         let address = route.address.to_string().into();
@@ -129,7 +132,9 @@ impl Edge {
         if over.is_raised() {
             return Err(Failure::BodyTooLarge(self.body_bytes_max));
         }
-        Ok(reply::from_guest(outcome?, id))
+        let mut response = reply::from_guest(outcome?, id);
+        origin::confine(response.headers_mut(), &route);
+        Ok(response)
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) enum Failure {
     HeadersTooLarge { fields_max: usize, bytes_max: usize },
     #[error("the body is larger than {0} bytes")]
     BodyTooLarge(u64),
+    #[error("a service worker needs an origin of its own: fetch its script from the tenant's host")]
+    ServiceWorker,
     #[error(transparent)]
     Resolve(#[from] ResolveError),
     #[error(transparent)]
@@ -54,6 +56,7 @@ impl Failure {
                 problem(S::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large", "Header fields too large")
             }
             Self::BodyTooLarge(_) => problem(S::PAYLOAD_TOO_LARGE, "body-too-large", "Body too large"),
+            Self::ServiceWorker => problem(S::FORBIDDEN, "no-service-worker", "No service workers here"),
             Self::Resolve(ResolveError::NoTenant) => {
                 problem(S::NOT_FOUND, "unknown-tenant", "No such tenant")
             }
@@ -79,9 +82,11 @@ impl Failure {
     /// What the caller may know beyond the title.
     fn detail(&self) -> Option<String> {
         match self {
-            Self::NoRoute(_) | Self::BadRequest(_) | Self::HeadersTooLarge { .. } | Self::BodyTooLarge(_) => {
-                Some(self.to_string())
-            }
+            Self::NoRoute(_)
+            | Self::BadRequest(_)
+            | Self::HeadersTooLarge { .. }
+            | Self::BodyTooLarge(_)
+            | Self::ServiceWorker => Some(self.to_string()),
             Self::Resolve(_) | Self::Busy(_) | Self::Draining | Self::Catalog(_) | Self::Guest(_) => None,
         }
     }

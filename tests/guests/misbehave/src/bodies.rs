@@ -1,9 +1,10 @@
 //! Bodies that are slow, endless, large, or the caller's own.
 
+use serde_json::Value as Json;
 use serde_json::json;
 use wasip2::http::types::{IncomingRequest, Method, ResponseOutparam, Scheme};
 
-use crate::wire::{Reading, Sending, reply_json, sleep};
+use crate::wire::{Reading, Sending, read_all, reply_json, sleep};
 
 /// Writes a drop, waits, writes a drop.
 pub(crate) fn drip(out: ResponseOutparam, chunks: u64, ms: u64) {
@@ -47,6 +48,17 @@ pub(crate) fn big(out: ResponseOutparam, bytes: u64) {
         }
     }
     sending.finish();
+}
+
+/// Answers with the header fields of the request's body: `[[name, value], …]`.
+pub(crate) fn respond(request: &IncomingRequest, out: ResponseOutparam) {
+    let fields: Json = serde_json::from_slice(&read_all(request)).unwrap_or_default();
+    let text = |field: &Json, index: usize| field.get(index).and_then(Json::as_str).map(str::to_owned);
+    let field = |field: &Json| Some((text(field, 0)?, text(field, 1)?.into_bytes()));
+    let fields: Vec<_> = fields.as_array().into_iter().flatten().filter_map(field).collect();
+    if let Some(sending) = Sending::head_of(out, 200, &fields) {
+        sending.finish();
+    }
 }
 
 /// Tells what arrived.

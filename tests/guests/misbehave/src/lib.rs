@@ -48,6 +48,7 @@ impl Guest for Misbehave {
             "/drip" => bodies::drip(out, url.number("chunks"), url.number("ms")),
             "/echo" => bodies::echo(&request, out),
             "/headers" => bodies::headers(&request, out),
+            "/respond" => bodies::respond(&request, out),
             "/big" => bodies::big(out, url.number("bytes")),
             "/ignore-body" => wire::reply(out, 200, "text/plain", b"ignored"),
             "/log" => {

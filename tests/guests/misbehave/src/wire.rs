@@ -21,8 +21,12 @@ pub(crate) struct Sending {
 impl Sending {
     /// Sends the head of a response.
     pub(crate) fn head(out: ResponseOutparam, status: u16, content_type: &str) -> Option<Self> {
-        let content_type = [(String::from("content-type"), content_type.as_bytes().to_vec())];
-        let response = OutgoingResponse::new(Fields::from_list(&content_type).ok()?);
+        Self::head_of(out, status, &[(String::from("content-type"), content_type.as_bytes().to_vec())])
+    }
+
+    /// The same with header fields of the caller's choice.
+    pub(crate) fn head_of(out: ResponseOutparam, status: u16, fields: &[(String, Vec<u8>)]) -> Option<Self> {
+        let response = OutgoingResponse::new(Fields::from_list(fields).ok()?);
         response.set_status_code(status).ok()?;
         let body = response.body().ok()?;
         let stream = body.write().ok()?;

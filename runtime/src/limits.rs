@@ -16,6 +16,8 @@ pub const HEADER_BYTES_MAX: usize = 32 << 10;
 pub const HEAD_BUFFER_BYTES: usize = 64 << 10;
 /// How long a client may take to send a request head, or to stay silent between two requests.
 pub const HEADER_READ_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a trusted proxy may take to send the header of the PROXY protocol. It has it before it connects.
+pub const PROXY_HEADER_TIME_MAX: Duration = Duration::from_secs(5);
 /// Open connections on the public listener.
 pub const CONNECTIONS_MAX: u32 = 4_096;
 /// Connections on the admin listener: an operator and a scraper or two.

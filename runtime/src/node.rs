@@ -137,7 +137,8 @@ impl Node {
         let (drain, drained) = watch::channel(false);
         let edge = Arc::new(self.rooms.edge(&self.config, self.draining.clone()));
         let wall_time_max = self.config.wall_time_max;
-        let public = Listener::new(self.public, edge, self.connections, wall_time_max);
+        let public = Listener::new(self.public, edge, self.connections, wall_time_max)
+            .behind(self.config.proxies.clone());
         let public = tokio::spawn(public.run(drained));
         let (close_admin, admin_closed) = watch::channel(false);
         let admin_connections = Connections::new(limits::ADMIN_CONNECTIONS_MAX);
@@ -207,6 +208,7 @@ impl Rooms {
             sandbox: self.sandbox.clone(),
             metrics: self.metrics.clone(),
             base_domain: config.base_domain.clone(),
+            proxies: config.proxies.clone(),
             body_bytes_max: config.body_bytes_max,
             wall_time_max: config.wall_time_max,
             draining,

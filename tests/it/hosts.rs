@@ -20,7 +20,8 @@ fn seen(tenant: &Tenant<'_>, host: &str, path: &str) -> Result<Value> {
     get(tenant.node, host, path)?.expect(200)?.json()
 }
 
-fn header<'a>(seen: &'a Value, name: &str) -> Result<&'a str> {
+/// The first value of a header field that the guest `misbehave` saw.
+pub(crate) fn header<'a>(seen: &'a Value, name: &str) -> Result<&'a str> {
     let headers = seen.get("headers").and_then(Value::as_array).context("no headers")?;
     let is_it = |header: &&Value| header.pointer("/0").and_then(Value::as_str) == Some(name);
     let value = headers.iter().find(is_it).and_then(|header| header.pointer("/1")?.as_str());

@@ -29,7 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     // Settings become the policies that these rooms define.
-    ("config", &["routing", "sandbox", "telemetry", "tenant"]),
+    ("config", &["listener", "routing", "sandbox", "telemetry", "tenant"]),
     ("edge", &["admission", "catalog", "control", "listener", "routing", "sandbox", "telemetry", "tenant"]),
     ("control", &["catalog", "database", "listener", "routing", "telemetry", "tenant"]),
     ("catalog", &["sandbox", "telemetry"]),
@@ -58,9 +58,11 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("wasmtime_wasi", &["sandbox/"]),
     ("wasmtime_wasi_http", &["sandbox/", "edge/intake.rs"]),
     // In `sandbox` and `control`: the type of a body's bytes.
-    ("hyper", &["listener.rs", "edge/", "sandbox/", "control/api.rs"]),
-    ("hyper_util", &["listener.rs"]),
-    ("tokio_io_timeout", &["listener.rs"]),
+    ("hyper", &["listener/", "edge/", "sandbox/", "control/api.rs"]),
+    ("hyper_util", &["listener/"]),
+    ("tokio_io_timeout", &["listener/"]),
+    ("proxy_header", &["listener/"]),
+    ("ipnet", &["listener/"]),
     ("axum", &["control/"]),
     ("clap", &["cli/", "config/sources.rs"]),
     ("ureq", &["cli/"]),

@@ -21,6 +21,7 @@ mod logs;
 mod origin;
 mod packaging;
 mod parking;
+mod proxies;
 mod streams;
 mod upload;
 mod webhook;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use dormouse_tests::{Builder, TestNode};
 use toml::Table;
 
 /// The repository's root.
@@ -180,6 +181,21 @@ fn the_server_is_not_root_and_owns_its_data() -> Result<()> {
         setup.contains(&format!("--owner={id} ")),
         "the folder for data belongs to another user than {id}"
     );
+    Ok(())
+}
+
+#[test]
+fn fly_sets_what_the_server_knows() -> Result<()> {
+    let fly = table("fly.toml")?;
+    let environment = value(&fly, "env")?.as_table().context("env is a table")?;
+    ensure!(
+        environment.contains_key("DORMOUSE_TRUSTED_PROXIES"),
+        "clients would all have the proxy's address"
+    );
+    let text = |value: &toml::Value| value.as_str().map(str::to_owned).context("a variable is a text");
+    let set =
+        |node: Builder, (name, value): (&String, &toml::Value)| anyhow::Ok(node.env(name, text(value)?));
+    environment.iter().try_fold(TestNode::builder(), set)?.start()?;
     Ok(())
 }
 

@@ -7,12 +7,14 @@ mod sources;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sources::Reader;
 pub use sources::{ConfigError, Flags};
 
 use crate::limits;
+use crate::listener::{ClientIpHeader, Networks, TrustedProxies};
 use crate::routing::BaseDomain;
 use crate::sandbox::GuestLimits;
 use crate::telemetry::LogFormat;
@@ -31,6 +33,8 @@ pub struct Config {
     pub public_url: Option<String>,
     /// The domain below which each tenant has a host of its own.
     pub base_domain: Option<BaseDomain>,
+    /// Whose word about a client is believed.
+    pub proxies: Option<Arc<TrustedProxies>>,
     /// How log lines are written.
     pub log_format: LogFormat,
     /// Which log events are written: a filter of `tracing-subscriber`.
@@ -85,6 +89,7 @@ impl Config {
         let admin_listen = r.value("admin_listen", SocketAddr::from(([127, 0, 0, 1], 9090)));
         let public_url = r.text("public_url");
         let base_domain = r.optional("base_domain");
+        let proxies = Self::read_proxies(r);
         let log_format = r.value("log_format", LogFormat::Auto);
         let log_level = r.text("log_level").unwrap_or_else(|| "info".to_owned());
         let connections_max = r.at_least("connections_max", 1, limits::CONNECTIONS_MAX);
@@ -107,6 +112,7 @@ impl Config {
             admin_listen: admin_listen?,
             public_url,
             base_domain: base_domain?,
+            proxies: proxies?.map(Arc::new),
             log_format: log_format?,
             log_level,
             connections_max: connections_max?,
@@ -141,6 +147,30 @@ impl Config {
             transaction_held_max: transaction_held_max?,
             database_bytes_max: database_bytes_max?,
         })
+    }
+
+    /// Both settings or neither: the outer `None` is a mistake, the inner one a node without proxies.
+    fn read_proxies(r: &mut Reader) -> Option<Option<TrustedProxies>> {
+        let networks = r.value("trusted_proxies", Networks::default());
+        let header: Option<Option<ClientIpHeader>> = r.optional("client_ip_header");
+        match (networks?, header?) {
+            (networks, None) if networks.is_empty() => Some(None),
+            (networks, Some(_)) if networks.is_empty() => {
+                r.mistake(
+                    "client_ip_header",
+                    "nobody may say it; name your proxies in trusted_proxies".to_owned(),
+                );
+                None
+            }
+            (_, None) => {
+                r.mistake(
+                    "trusted_proxies",
+                    "say where they name their client: set client_ip_header".to_owned(),
+                );
+                None
+            }
+            (networks, Some(header)) => Some(Some(TrustedProxies::new(networks, header))),
+        }
     }
 
     fn check(&self, reader: &mut Reader, descriptors: DescriptorLimit) {

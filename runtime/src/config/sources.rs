@@ -13,6 +13,9 @@ const DEFAULT_FILE: &str = "/etc/dormouse/node.toml";
 const OTHER_VARIABLES: &[&str] =
     &["DORMOUSE_CONFIG", "DORMOUSE_NODE", "DORMOUSE_TOKEN", "DORMOUSE_TOKEN_FILE", "DORMOUSE_TEST_TENANTS"];
 
+/// Settings that are lists. In a file they are arrays, elsewhere texts with commas.
+const LISTS: &[&str] = &["trusted_proxies"];
+
 macro_rules! settings {
     ($($(#[$doc:meta])* $key:ident,)*) => {
         /// Every setting as a flag of `dormouse serve`.
@@ -45,6 +48,10 @@ settings! {
     public_url,
     /// The domain below which each tenant has a host of its own, such as fn.example.com
     base_domain,
+    /// Networks of the proxies in front, such as 10.0.0.0/8, with commas between them [default: none]
+    trusted_proxies,
+    /// Where they name their client: Fly-Client-IP, CF-Connecting-IP, X-Forwarded-For or proxy_protocol
+    client_ip_header,
     /// auto, text or json [default: auto]
     log_format,
     /// Which log events are written [default: info]
@@ -152,6 +159,7 @@ impl Reader {
             let value = match value {
                 toml::Value::String(text) => text,
                 toml::Value::Integer(number) => number.to_string(),
+                toml::Value::Array(list) if LISTS.contains(&key.as_str()) => joined(&list),
                 other => {
                     self.mistakes.push(format!("{source}: {key} is neither a text nor an integer: {other}"));
                     continue;
@@ -247,6 +255,12 @@ impl Reader {
             Some(_) | None => Err(ConfigError(self.mistakes)),
         }
     }
+}
+
+/// A list as a text with commas. An element that is no text is told of where the text is read.
+fn joined(list: &[toml::Value]) -> String {
+    let text = |value: &toml::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    list.iter().map(text).collect::<Vec<_>>().join(",")
 }
 
 /// The known key that a wrong one probably means.

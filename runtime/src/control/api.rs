@@ -1,6 +1,5 @@
 //! The admin door: a versioned JSON API behind a bearer token, and the three pages that need none.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +24,7 @@ use super::store::{FunctionRow, Store, StoreError, TenantRow};
 use super::token::Keys;
 use crate::catalog::Catalog;
 use crate::database::Value;
-use crate::listener::Door;
+use crate::listener::{Door, Peer};
 use crate::name::{FunctionName, Id, TenantName};
 use crate::request_id::{self, RequestId};
 use crate::routing::BaseDomain;
@@ -84,7 +83,7 @@ impl AdminDoor {
 impl Door for AdminDoor {
     type Body = Body;
 
-    async fn answer(&self, request: http::Request<Incoming>, _: SocketAddr) -> Response {
+    async fn answer(&self, request: http::Request<Incoming>, _: Peer) -> Response {
         let Ok(response) = self.0.clone().oneshot(request.map(Body::new)).await;
         response
     }
@@ -122,7 +121,7 @@ async fn to_the_end(request: Request, next: Next) -> Response {
 /// Gives each request an id, which its response and its log lines carry.
 async fn identify(request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers());
-    let context = RequestContext { request_id: id.shared(), tenant: None, function: None };
+    let context = RequestContext { request_id: id.shared(), client: None, tenant: None, function: None };
     let mut response = context.scope(next.run(request)).await;
     response.headers_mut().insert(request_id::HEADER, id.header_value());
     response

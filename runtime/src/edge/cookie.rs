@@ -8,9 +8,14 @@
 pub(super) enum Reach<'a> {
     /// Its host, and no host above or below it.
     Host,
-    /// The paths of its host that start so. It ends in a slash, so that `/t/acme/` is no part of `/t/acme2/` or
-    /// `/t/acme@staging/` for any reader.
-    Path(&'a str),
+    /// Some of the paths of its host.
+    Path {
+        /// How they start. It ends in a slash, so that `/t/acme/` is no part of `/t/acme2/` or `/t/acme@staging/` for
+        /// any reader.
+        start: &'a str,
+        /// Whether the client came over TLS. Then the cookie must not go to the same paths without.
+        over_tls: bool,
+    },
 }
 
 /// A `Set-Cookie` value whose cookie reaches no further than it may; nothing when there is no such cookie.
@@ -18,25 +23,29 @@ pub(super) fn confined(cookie: &[u8], reach: Reach<'_>) -> Option<Vec<u8>> {
     let mut parts = cookie.split(|byte| *byte == b';');
     let pair = parts.next().unwrap_or_default();
     let mut confined = pair.to_vec();
-    let mut path = None;
+    let (mut path, mut is_secure) = (None, false);
     for attribute in parts {
         let (name, value) = halves(attribute);
         match reach {
             _ if name.eq_ignore_ascii_case(b"domain") => continue,
-            Reach::Path(_) if name.eq_ignore_ascii_case(b"path") => path = Some(value),
-            Reach::Host | Reach::Path(_) => {
+            Reach::Path { .. } if name.eq_ignore_ascii_case(b"path") => path = Some(value),
+            Reach::Host | Reach::Path { .. } => {
+                is_secure |= name.eq_ignore_ascii_case(b"secure");
                 confined.push(b';');
                 confined.extend(attribute);
             }
         }
     }
-    if let Reach::Path(widest) = reach {
+    if let Reach::Path { start, over_tls } = reach {
         if !may_have_path(pair) {
             return None;
         }
-        let narrower = path.filter(|path| path.starts_with(widest.as_bytes()));
+        let narrower = path.filter(|path| path.starts_with(start.as_bytes()));
         confined.extend(b"; Path=");
-        confined.extend(narrower.unwrap_or(widest.as_bytes()));
+        confined.extend(narrower.unwrap_or(start.as_bytes()));
+        if over_tls && !is_secure {
+            confined.extend(b"; Secure");
+        }
     }
     Some(confined)
 }
@@ -62,8 +71,21 @@ mod tests {
     use super::*;
 
     fn on_path(cookie: &str) -> Option<String> {
-        let confined = confined(cookie.as_bytes(), Reach::Path("/t/acme/"))?;
+        on_path_over(cookie, false)
+    }
+
+    fn on_path_over(cookie: &str, over_tls: bool) -> Option<String> {
+        let confined = confined(cookie.as_bytes(), Reach::Path { start: "/t/acme/", over_tls })?;
         Some(String::from_utf8_lossy(&confined).into_owned())
+    }
+
+    #[test]
+    fn a_cookie_that_came_over_tls_stays_there() {
+        for (given, confined) in
+            [("a=b", "a=b; Path=/t/acme/; Secure"), ("a=b; SECURE", "a=b; SECURE; Path=/t/acme/")]
+        {
+            assert_eq!(on_path_over(given, true).as_deref(), Some(confined));
+        }
     }
 
     #[test]

@@ -1,17 +1,17 @@
 //! Intake: what a request must be before anything else looks at it, and what of it a guest gets to see.
 
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use http::header::{self, HeaderName, HeaderValue};
-use http::uri::{Authority, PathAndQuery};
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Request, Uri};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use wasmtime_wasi_http::Error as WasiError;
 
+use super::client::Client;
 use super::reply::Failure;
 use crate::limits;
 use crate::request_id::{self, RequestId};
@@ -76,19 +76,22 @@ fn check_host<B>(request: &Request<B>) -> Result<(), Failure> {
 }
 
 /// Host and port that a request is for: those of an absolute target come before the Host header (RFC 9112, 3.2.2).
-pub(super) fn authority<B>(request: &Request<B>) -> Option<Authority> {
-    let of_header = || Authority::try_from(request.headers().get(header::HOST)?.as_bytes()).ok();
-    request.uri().authority().cloned().or_else(of_header)
+pub(super) fn authority(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
+    let of_header = || Authority::try_from(headers.get(header::HOST)?.as_bytes()).ok();
+    uri.authority().cloned().or_else(of_header)
 }
 
 /// Rewrites a request into what the guest sees: its own path, without what concerns others, with Spin's headers.
 pub(super) fn rewrite(
     parts: &mut http::request::Parts,
     route: &Route<'_>,
-    client: SocketAddr,
+    client: &Client,
     request_id: &RequestId,
 ) -> Result<(), Failure> {
-    let full_url = full_url(parts);
+    let authority = authority(&parts.uri, &parts.headers);
+    let authority = authority.ok_or(Failure::BadRequest("it has no Host header"))?;
+    let path = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let full_url = format!("{}://{authority}{path}", client.scheme);
     let headers = &mut parts.headers;
     strip(headers);
     headers.reserve(8);
@@ -103,28 +106,21 @@ pub(super) fn rewrite(
     set("spin-matched-route", &format!("{}/...", route.base))?;
     set("spin-base-path", if route.base.is_empty() { "/" } else { route.base })?;
     set("spin-component-route", "")?;
-    set("spin-client-addr", &client.to_string())?;
+    set("spin-client-addr", &client.address.to_string())?;
     headers.insert(request_id::HEADER, request_id.header_value());
-    parts.uri = guest_uri(&parts.uri, route.rest)?;
+    parts.uri = guest_uri(client.scheme.clone(), authority, route.rest, parts.uri.query())?;
     Ok(())
 }
 
-fn full_url(parts: &http::request::Parts) -> String {
-    let host = match parts.uri.authority() {
-        Some(authority) => authority.as_str(),
-        None => parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
-    };
-    let path = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    format!("http://{host}{path}")
-}
-
-fn guest_uri(uri: &Uri, rest: &str) -> Result<Uri, Failure> {
+fn guest_uri(scheme: Scheme, authority: Authority, rest: &str, query: Option<&str>) -> Result<Uri, Failure> {
     let path = if rest.is_empty() { "/" } else { rest };
-    let path_and_query = match uri.query() {
+    let path_and_query = match query {
         Some(query) => format!("{path}?{query}").parse(),
         None => path.parse(),
     };
-    let mut parts = uri.clone().into_parts();
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(scheme);
+    parts.authority = Some(authority);
     parts.path_and_query = Some(path_and_query.map_err(|_| Failure::BadRequest("its path is malformed"))?);
     Uri::from_parts(parts).map_err(|_| Failure::BadRequest("its address is malformed"))
 }
@@ -229,8 +225,10 @@ mod tests {
 
     #[test]
     fn the_guest_sees_its_own_path() -> Result<(), Box<dyn std::error::Error>> {
-        assert_eq!(guest_uri(&"/t/a/fn?x=1".parse()?, "")?.to_string(), "/?x=1");
-        assert_eq!(guest_uri(&"http://h/t/a/fn/b%2f?".parse()?, "/b%2f")?.to_string(), "http://h/b%2f?");
+        let uri = |rest, query| guest_uri(Scheme::HTTP, Authority::from_static("h:1"), rest, query);
+        assert_eq!(uri("", Some("x=1"))?.to_string(), "http://h:1/?x=1");
+        assert_eq!(uri("/b%2f", Some(""))?.to_string(), "http://h:1/b%2f?");
+        assert_eq!(uri("//a", None)?.to_string(), "http://h:1//a");
         Ok(())
     }
 }

@@ -3,12 +3,12 @@
 //! It owns the request's id, its span, its deadline and its reply. What can be wrong with a request stands in
 //! [`intake`], what can be answered in [`reply`], what a guest may say to a browser in [`origin`].
 
+mod client;
 mod cookie;
 mod intake;
 mod origin;
 mod reply;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -21,12 +21,13 @@ use hyper::body::Incoming;
 use crate::admission::{Admission, InFlight};
 use crate::catalog::Catalog;
 use crate::control::Directory;
-use crate::listener::Door;
+use crate::listener::{Door, Peer, TrustedProxies};
 use crate::request_id::RequestId;
 use crate::routing::{self, BaseDomain, Route};
 use crate::sandbox::{GuestFailure, OnDisconnect, Run, Sandbox};
 use crate::telemetry::{Metrics, RequestContext};
 use crate::tenant::Tenants;
+use client::Client;
 use intake::{CappedBody, OverCap};
 use reply::Failure;
 pub use reply::ReplyBody;
@@ -47,6 +48,8 @@ pub struct Edge {
     pub metrics: Arc<Metrics>,
     /// Below which tenants have hosts of their own.
     pub base_domain: Option<BaseDomain>,
+    /// Whose word about a client is believed.
+    pub proxies: Option<Arc<TrustedProxies>>,
     /// Largest request body.
     pub body_bytes_max: u64,
     /// Time for a whole request and its response.
@@ -58,22 +61,24 @@ pub struct Edge {
 impl Door for Edge {
     type Body = ReplyBody;
 
-    async fn answer(&self, request: Request<Incoming>, client: SocketAddr) -> Response<ReplyBody> {
+    async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<ReplyBody> {
         let arrived = Instant::now();
         let id = RequestId::of(request.headers());
+        let client = Client::of(peer, request.headers(), self.proxies.as_deref());
         let path = request.uri().path().to_owned();
-        let authority = self.base_domain.as_ref().and_then(|_| intake::authority(&request));
+        let authority = intake::authority(request.uri(), request.headers());
         let host = authority.as_ref().map_or("", Authority::host);
         let route = routing::route(host, &path, self.base_domain.as_ref());
         let address = route.as_ref().ok().map(|route| &route.address);
         let context = RequestContext {
             request_id: id.shared(),
+            client: Some(client.address.ip()),
             tenant: address.map(|address| address.tenant.clone()),
             function: address.map(|address| address.function.clone()),
         };
         let answered = async {
             let answered = match route {
-                Ok(route) => self.walk(request, route, client, arrived, &id).await,
+                Ok(route) => self.walk(request, route, &client, arrived, &id).await,
                 Err(no_route) => Err(no_route.into()),
             };
             let outcome = answered.as_ref().map_or_else(|failure| failure.problem().slug, |_| "ok");
@@ -103,7 +108,7 @@ impl Edge {
         &self,
         request: Request<Incoming>,
         route: Route<'_>,
-        client: SocketAddr,
+        client: &Client,
         arrived: Instant,
         id: &RequestId,
     ) -> Result<Response<ReplyBody>, Failure> {
@@ -133,7 +138,7 @@ impl Edge {
             return Err(Failure::BodyTooLarge(self.body_bytes_max));
         }
         let mut response = reply::from_guest(outcome?, id);
-        origin::confine(response.headers_mut(), &route);
+        origin::confine(response.headers_mut(), &route, &client.scheme);
         Ok(response)
     }
 }

@@ -9,6 +9,7 @@ use http::header::{
     CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, SET_COOKIE, WWW_AUTHENTICATE,
     X_CONTENT_TYPE_OPTIONS,
 };
+use http::uri::Scheme;
 use http::{HeaderMap, Request};
 
 use super::cookie::{self, Reach};
@@ -68,11 +69,12 @@ pub(super) fn check<B>(request: &Request<B>, route: &Route<'_>) -> Result<(), Fa
 }
 
 /// Takes out of a guest's response what concerns others than its tenant.
-pub(super) fn confine(headers: &mut HeaderMap, route: &Route<'_>) {
+pub(super) fn confine(headers: &mut HeaderMap, route: &Route<'_>, scheme: &Scheme) {
     match route.origin {
         Origin::Own => confine_cookies(headers, Reach::Host),
         Origin::Shared => {
-            confine_cookies(headers, Reach::Path(route.tenant_path()));
+            let over_tls = *scheme == Scheme::HTTPS;
+            confine_cookies(headers, Reach::Path { start: route.tenant_path(), over_tls });
             drop_origin_wide(headers);
             drop_challenges(headers);
             // Before the sandbox, so that the type which decides is the type that the browser goes by.

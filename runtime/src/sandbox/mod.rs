@@ -90,7 +90,7 @@ pub struct Compiled(ProxyPre<Guest>);
 
 /// One run of a guest.
 pub struct Run {
-    /// The request, as the guest will see it.
+    /// The request, as the guest will see it. Its address has a scheme and an authority.
     pub request: http::Request<RequestBody>,
     /// When the response must be complete.
     pub deadline: Instant,
@@ -246,7 +246,9 @@ async fn call(
     request: http::Request<RequestBody>,
     head: oneshot::Sender<Result<http::Response<HyperOutgoingBody>, ErrorCode>>,
 ) -> wasmtime::Result<()> {
-    let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
+    let is_https = request.uri().scheme() == Some(&http::uri::Scheme::HTTPS);
+    let scheme = if is_https { Scheme::Https } else { Scheme::Http };
+    let request = store.data_mut().http().new_incoming_request(scheme, request)?;
     let outparam = store.data_mut().http().new_response_outparam(head)?;
     let proxy = compiled.0.instantiate_async(&mut *store).await?;
     proxy.wasi_http_incoming_handler().call_handle(store, request, outparam).await

@@ -60,6 +60,9 @@ fn request_fields() -> Option<Map<String, Value>> {
     let context = RequestContext::current()?;
     let mut fields = Map::new();
     fields.insert("request_id".to_owned(), Value::from(&*context.request_id));
+    if let Some(client) = &context.client {
+        fields.insert("client".to_owned(), Value::from(client.to_string()));
+    }
     if let Some(tenant) = &context.tenant {
         fields.insert("tenant".to_owned(), Value::from(tenant.as_str()));
     }

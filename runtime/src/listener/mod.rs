@@ -1,8 +1,13 @@
 //! The listener: sockets, connection permits, and one hyper task for each connection. Both doors of the node have one.
 //!
-//! It speaks HTTP/1.1. A client that is slow to send its head, or to take its response, is cut off.
+//! It speaks HTTP/1.1. A client that is slow to send its head, or to take its response, is cut off. Behind a proxy that
+//! speaks the PROXY protocol the first bytes of a connection name the client.
+
+mod greeting;
+mod proxies;
 
 use std::convert::Infallible;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,15 +19,26 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use proxy_header::io::ProxiedStream;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
 
 use crate::limits;
+pub use proxies::{ClientIpHeader, ClientIpHeaderError, Networks, NetworksError, TrustedProxies};
 
 /// How long to wait before the next `accept` when one has failed: descriptors may be short for a moment.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// The other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// The socket's other end, or the client that a trusted proxy named by the PROXY protocol.
+    pub address: SocketAddr,
+    /// Whether that proxy's client speaks TLS.
+    pub over_tls: bool,
+}
 
 /// Whatever answers the requests that come through a listener.
 pub trait Door: Send + Sync + 'static {
@@ -33,7 +49,7 @@ pub trait Door: Send + Sync + 'static {
     fn answer(
         &self,
         request: Request<Incoming>,
-        client: SocketAddr,
+        peer: Peer,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 }
 
@@ -43,6 +59,7 @@ pub struct Listener<D> {
     door: Arc<D>,
     connections: Connections,
     write_time_max: Duration,
+    proxies: Option<Arc<TrustedProxies>>,
 }
 
 /// The connections that a listener may have open.
@@ -92,7 +109,13 @@ impl<D: Door> Listener<D> {
         connections: Connections,
         write_time_max: Duration,
     ) -> Self {
-        Self { socket, door, connections, write_time_max }
+        Self { socket, door, connections, write_time_max, proxies: None }
+    }
+
+    /// The same behind proxies, which may speak the PROXY protocol.
+    #[must_use]
+    pub fn behind(self, proxies: Option<Arc<TrustedProxies>>) -> Self {
+        Self { proxies, ..self }
     }
 
     /// Takes connections until `drain` changes, then closes the socket and gives back the connections that are left.
@@ -105,8 +128,7 @@ impl<D: Door> Listener<D> {
             };
             match accepted {
                 Ok((open, stream, client)) => {
-                    let connection =
-                        serve(self.door.clone(), stream, client, self.write_time_max, drain.clone());
+                    let connection = self.connection(stream, client, drain.clone());
                     connections.spawn(async move {
                         connection.await;
                         drop(open);
@@ -121,6 +143,26 @@ impl<D: Door> Listener<D> {
         }
     }
 
+    /// One connection, from its first byte to its last.
+    fn connection(
+        &self,
+        stream: TcpStream,
+        client: SocketAddr,
+        drain: watch::Receiver<bool>,
+    ) -> impl Future<Output = ()> + use<D> {
+        let (door, proxies, write_time_max) = (self.door.clone(), self.proxies.clone(), self.write_time_max);
+        async move {
+            match greeting::greet(stream, client, proxies.as_deref()).await {
+                Ok((stream, peer)) => serve(door, stream, peer, write_time_max, drain).await,
+                Err(error) if error.kind() == ErrorKind::InvalidData => {
+                    tracing::warn!(proxy = %client, "a trusted proxy does not speak the PROXY protocol");
+                }
+                // A proxy may connect to see whether somebody is there.
+                Err(error) => tracing::debug!(%error, proxy = %client, "a proxy named no client"),
+            }
+        }
+    }
+
     /// A permit first: a node that has none leaves the next client in the kernel's queue.
     async fn accept(&self) -> std::io::Result<(Open, TcpStream, SocketAddr)> {
         let permit = self.connections.permits.clone().acquire_owned().await.map_err(std::io::Error::other)?;
@@ -131,18 +173,18 @@ impl<D: Door> Listener<D> {
 
 async fn serve<D: Door>(
     door: Arc<D>,
-    stream: TcpStream,
-    client: SocketAddr,
+    stream: ProxiedStream<TcpStream>,
+    peer: Peer,
     write_time_max: Duration,
     mut drain: watch::Receiver<bool>,
 ) {
     // A small response must not wait for more; an error here only costs latency.
-    let _ = stream.set_nodelay(true);
+    let _ = stream.get_ref().set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(write_time_max));
     let service = service_fn(move |request| {
         let door = door.clone();
-        async move { Ok::<_, Infallible>(door.answer(request, client).await) }
+        async move { Ok::<_, Infallible>(door.answer(request, peer).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

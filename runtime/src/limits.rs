@@ -85,6 +85,13 @@ pub const COMPONENT_PARK_TIME_MAX: Duration = Duration::from_secs(30);
 /// Remembered addresses: tenant and function to component and database.
 pub const ROUTES_MAX: usize = 8_192;
 
+/// Value of one variable. A private key has 3 KB, the account file of a cloud service as much.
+pub const VARIABLE_BYTES_MAX: usize = 16 << 10;
+/// Variables of one tenant, those of all its functions together.
+pub const VARIABLES_MAX: usize = 100;
+/// Their values together: what an address that is in use may hold in memory.
+pub const VARIABLES_BYTES_MAX: usize = 64 << 10;
+
 /// Connections of one tenant's database that are open at the same time.
 pub const SESSIONS_PER_TENANT: u32 = 4;
 /// Open database connections of the node. Each takes up to three descriptors.

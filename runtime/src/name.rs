@@ -113,6 +113,53 @@ impl FunctionName {
     }
 }
 
+/// The longest name of a variable.
+pub const VARIABLE_NAME_BYTES_MAX: usize = 128;
+
+/// A text that is no name of a variable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is not a variable's name: use 1 to 128 lowercase letters, digits and single underscores, starting with a \
+     letter and ending with a letter or a digit"
+)]
+pub struct VariableNameError(String);
+
+/// A variable, as a function asks for it. The rules are Spin's, and a bound.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct VariableName(String);
+
+impl VariableName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for VariableName {
+    type Err = VariableNameError;
+
+    fn from_str(text: &str) -> Result<Self, VariableNameError> {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        let well_formed = text.len() <= VARIABLE_NAME_BYTES_MAX
+            && text.starts_with(|first: char| first.is_ascii_lowercase())
+            && text.bytes().all(allowed)
+            && !text.ends_with('_')
+            && !text.contains("__");
+        if well_formed {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(VariableNameError(text.chars().take(80).collect()))
+        }
+    }
+}
+
+impl fmt::Display for VariableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// An immutable id: 128 random bits as 32 lowercase hexadecimal digits.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Id(String);
@@ -163,6 +210,16 @@ mod tests {
         }
         for bad in ["", "-a", "Acme", "a_b", "a.b", "a/b", "ä", "a\0", "..", &"x".repeat(64)] {
             assert!(bad.parse::<TenantName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_of_variables_are_spins() {
+        for good in ["a", "api_key", "v2", "a1_b2_c3", &"x".repeat(128)] {
+            assert!(good.parse::<VariableName>().is_ok(), "{good}");
+        }
+        for bad in ["", "_a", "a_", "a__b", "2a", "API", "a-b", "a.b", "a b", "ä", "a\0", &"x".repeat(129)] {
+            assert!(bad.parse::<VariableName>().is_err(), "{bad}");
         }
     }
 

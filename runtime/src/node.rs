@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use crate::admission::Admission;
 use crate::catalog::{Artifacts, Catalog};
 use crate::config::{Config, DescriptorLimit, Flags};
-use crate::control::{AdminDoor, AdminState, Directory, Keys, Store};
+use crate::control::{AdminDoor, AdminState, Directory, Keys, Store, Variables};
 use crate::database::{self, Database};
 use crate::edge::Edge;
 use crate::limits;
@@ -87,6 +87,7 @@ struct Node {
 #[derive(Clone)]
 struct Rooms {
     store: Arc<Store>,
+    variables: Arc<Variables>,
     directory: Arc<Directory>,
     admission: Arc<Admission>,
     catalog: Arc<Catalog>,
@@ -111,6 +112,7 @@ impl Node {
             store: rooms.store.clone(),
             directory: rooms.directory.clone(),
             catalog: rooms.catalog.clone(),
+            variables: rooms.variables.clone(),
             tenants: rooms.tenants.clone(),
             component_bytes_max: config.component_bytes_max,
             public_listen: public.local_addr()?.to_string(),
@@ -176,6 +178,7 @@ impl Rooms {
         )?;
         let store = Store::open(database.clone(), &config.data.join("control.db")).await?;
         let store = Arc::new(store);
+        let variables = Arc::new(Variables::new(store.clone(), keys.variables));
         let sandbox = Sandbox::new(config.guest, config.concurrency_max).context(
             "the sandbox cannot be made; concurrency_max decides how much address space it reserves",
         )?;
@@ -185,8 +188,9 @@ impl Rooms {
         let artifacts = Artifacts::new(artifacts, keys.artifacts);
         let compiler = std::env::current_exe()?;
         Ok(Self {
-            directory: Arc::new(Directory::new(store.clone())),
+            directory: Arc::new(Directory::new(store.clone(), variables.clone())),
             store,
+            variables,
             admission: Arc::new(Admission::new(
                 config.concurrency_max,
                 config.tenant_concurrency_max,

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::SHIPPED;
 
 /// A command that speaks to a node.
-fn command(node: &SharedNode, arguments: &[&str]) -> Result<Command> {
+pub(crate) fn command(node: &SharedNode, arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new(binary()?);
     command
         .args(arguments)
@@ -45,7 +45,7 @@ fn succeeds(node: &SharedNode, arguments: &[&str]) -> Result<String> {
 }
 
 /// What a command wrote to its standard error, once it has failed.
-fn fails(ended: &Output) -> Result<String> {
+pub(crate) fn fails(ended: &Output) -> Result<String> {
     let said = text(&ended.stderr);
     ensure!(!ended.status.success(), "it succeeded: {}{said}", text(&ended.stdout));
     ensure!(!said.contains("panicked") && !said.trim().is_empty(), "{said:?}");
@@ -66,6 +66,10 @@ fn every_command_shows_an_example() -> Result<()> {
         &["tenant", "list"],
         &["tenant", "show"],
         &["tenant", "delete"],
+        &["variable"],
+        &["variable", "set"],
+        &["variable", "list"],
+        &["variable", "unset"],
     ] {
         let shown = Command::new(binary()?).args(arguments).arg("--help").output()?;
         ensure!(shown.status.success(), "{arguments:?}: {}", text(&shown.stderr));

@@ -64,6 +64,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("proxy_header", &["listener/"]),
     ("ipnet", &["listener/"]),
     ("axum", &["control/"]),
+    ("aes_gcm", &["control/"]),
     ("clap", &["cli/", "config/sources.rs"]),
     ("ureq", &["cli/"]),
     ("prometheus_client", &["telemetry/"]),

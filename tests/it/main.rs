@@ -24,6 +24,7 @@ mod parking;
 mod proxies;
 mod streams;
 mod upload;
+mod variables;
 mod webhook;
 
 use dormouse_tests::Shared;

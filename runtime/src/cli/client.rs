@@ -108,6 +108,11 @@ impl Client {
         self.answer(self.with_token(self.agent.post(self.url(path))).send_json(body))
     }
 
+    /// `PUT`s JSON.
+    pub(super) fn put(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.answer(self.with_token(self.agent.put(self.url(path))).send_json(body))
+    }
+
     /// `DELETE`s what is at the path.
     pub(super) fn delete(&self, path: &str) -> anyhow::Result<Value> {
         self.answer(self.with_token(self.agent.delete(self.url(path))).call())

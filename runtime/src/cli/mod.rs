@@ -14,6 +14,7 @@ mod sql;
 mod table;
 mod tenant;
 mod text;
+mod variable;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -48,6 +49,8 @@ enum Command {
     Serve(ServeArgs),
     /// Create, list, show and delete tenants
     Tenant(tenant::TenantArgs),
+    /// Set, list and unset variables and secrets that functions read
+    Variable(variable::VariableArgs),
     /// Compile a function project to a component
     Build(project::BuildArgs),
     /// Upload a function for a tenant and print the address that calls it
@@ -87,6 +90,7 @@ pub fn main() -> ExitCode {
             return crate::catalog::compile_in_this_process(&component, &output);
         }
         Command::Tenant(args) => tenant::run(&args),
+        Command::Variable(args) => variable::run(&args),
         Command::Build(args) => project::run_build(&args),
         Command::Deploy(args) => project::run_deploy(&args),
         Command::Sql(args) => sql::run(&args),

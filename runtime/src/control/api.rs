@@ -13,7 +13,7 @@ use axum::routing::{get, post, put};
 use http::StatusCode;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::{Body as _, Bytes, Incoming};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tower::ServiceExt as _;
@@ -22,6 +22,8 @@ use super::directory::Directory;
 use super::reply::ApiError;
 use super::store::{FunctionRow, Store, StoreError, TenantRow};
 use super::token::Keys;
+use super::variables::Variables;
+use super::variables_api;
 use crate::catalog::Catalog;
 use crate::database::Value;
 use crate::listener::{Door, Peer};
@@ -50,6 +52,8 @@ pub struct AdminState {
     pub directory: Arc<Directory>,
     /// Takes in components.
     pub catalog: Arc<Catalog>,
+    /// What the operator sets for functions.
+    pub variables: Arc<Variables>,
     /// The tenants' databases.
     pub tenants: Tenants,
     /// Largest component.
@@ -66,8 +70,8 @@ pub struct AdminState {
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
 }
 
-type Shared = State<Arc<AdminState>>;
-type Answer<T> = Result<T, ApiError>;
+pub(super) type Shared = State<Arc<AdminState>>;
+pub(super) type Answer<T> = Result<T, ApiError>;
 
 /// The admin door.
 pub struct AdminDoor(Router);
@@ -96,6 +100,11 @@ fn router(state: Arc<AdminState>) -> Router {
         .route("/v1/tenants/{tenant}", get(show).delete(delete))
         .route("/v1/tenants/{tenant}/functions/{function}", put(deploy))
         .route("/v1/tenants/{tenant}/sql", post(sql))
+        .route("/v1/tenants/{tenant}/variables", get(variables_api::list))
+        .route(
+            "/v1/tenants/{tenant}/variables/{variable}",
+            put(variables_api::set).delete(variables_api::unset),
+        )
         .fallback(|| async { ApiError::NotFound })
         .method_not_allowed_fallback(|| async { ApiError::NotFound })
         .layer(axum::middleware::from_fn(to_the_end))
@@ -222,13 +231,13 @@ async fn list(State(state): Shared, Query(page): Query<Page>) -> Answer<Json<ser
     Ok(Json(json!({"tenants": tenants, "next": next})))
 }
 
-async fn find(state: &AdminState, name: &str) -> Answer<(TenantName, TenantRow)> {
+pub(super) async fn find(state: &AdminState, name: &str) -> Answer<(TenantName, TenantRow)> {
     let name: TenantName = name.parse()?;
     let row = state.store.tenant(&name).await?.ok_or_else(|| StoreError::NoTenant(name.clone()))?;
     Ok((name, row))
 }
 
-async fn production(state: &AdminState, row: &TenantRow) -> Answer<DatabaseKey> {
+pub(super) async fn production(state: &AdminState, row: &TenantRow) -> Answer<DatabaseKey> {
     let keys = state.store.databases(&row.id).await?;
     keys.into_iter().next().ok_or_else(|| StoreError::Unexpected("tenant without a database").into())
 }
@@ -341,13 +350,18 @@ fn json_of(value: Value) -> serde_json::Value {
 }
 
 async fn json_body<T: for<'de> Deserialize<'de>>(request: Request) -> Answer<T> {
+    serde_json::from_slice(&small_body(request).await?)
+        .map_err(|error| ApiError::BadRequest(format!("the body is not the JSON that is asked for: {error}")))
+}
+
+/// A body that is no upload.
+pub(super) async fn small_body(request: Request) -> Answer<Bytes> {
     let body = Limited::new(request.into_body(), JSON_BYTES_MAX).collect();
     let body = tokio::time::timeout(JSON_TIME_MAX, body)
         .await
         .map_err(|_| ApiError::BadRequest("the body took too long to arrive".to_owned()))?;
     let body = body.map_err(|error| ApiError::BadRequest(format!("the body cannot be read: {error}")))?;
-    serde_json::from_slice(&body.to_bytes())
-        .map_err(|error| ApiError::BadRequest(format!("the body is not the JSON that is asked for: {error}")))
+    Ok(body.to_bytes())
 }
 
 async fn upload(body: Body, bytes_max: u64) -> Answer<Vec<u8>> {

@@ -9,19 +9,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::store::{Store, StoreError};
+use super::variables::{FunctionVariables, VariableError, Variables};
 use crate::catalog::Digest;
 use crate::limits;
-use crate::name::TenantName;
+use crate::name::{TenantName, VariableName};
 use crate::routing::Address;
 use crate::tenant::DatabaseKey;
 
 /// What an address stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Target {
     /// The database of the tenant's environment.
     pub database: DatabaseKey,
     /// The component to run.
     pub component: Digest,
+    /// What the operator has set for the function.
+    pub variables: FunctionVariables,
 }
 
 /// Why an address stands for nothing.
@@ -41,6 +44,7 @@ pub enum ResolveError {
 /// Addresses and what they stand for.
 pub struct Directory {
     store: Arc<Store>,
+    variables: Arc<Variables>,
     remembered: Mutex<HashMap<Address, Remembered>>,
     changes: AtomicU64,
 }
@@ -57,8 +61,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Directory {
     /// A directory over the control data.
     #[must_use]
-    pub fn new(store: Arc<Store>) -> Self {
-        Self { store, remembered: Mutex::default(), changes: AtomicU64::new(0) }
+    pub fn new(store: Arc<Store>, variables: Arc<Variables>) -> Self {
+        Self { store, variables, remembered: Mutex::default(), changes: AtomicU64::new(0) }
     }
 
     /// What `address` stands for.
@@ -78,6 +82,20 @@ impl Directory {
             remembered.insert(address.clone(), Remembered { target: target.clone(), used: Instant::now() });
         }
         Ok(target)
+    }
+
+    /// The value of a function's variable; nothing when it is not set.
+    ///
+    /// All of them are read when the first is asked for, and remembered as long as the target is.
+    ///
+    /// # Errors
+    /// When the control data cannot be read, or a value not unsealed.
+    pub async fn variable(
+        &self,
+        target: &Target,
+        name: &VariableName,
+    ) -> Result<Option<String>, VariableError> {
+        target.variables.get(&self.variables, &target.database, name).await
     }
 
     /// Forgets what is remembered of a tenant, because the control data about it has changed.

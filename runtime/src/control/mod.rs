@@ -6,10 +6,14 @@
 mod api;
 mod directory;
 mod reply;
+mod seal;
 mod store;
 mod token;
+mod variables;
+mod variables_api;
 
 pub use api::{AdminDoor, AdminState};
 pub use directory::{Directory, ResolveError, Target};
 pub use store::{Store, StoreError};
 pub use token::{KeyError, Keys};
+pub use variables::{FunctionVariables, VariableError, Variables};

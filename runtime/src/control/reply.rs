@@ -6,9 +6,10 @@ use http::StatusCode;
 use http::header::{HeaderValue, WWW_AUTHENTICATE};
 
 use super::store::StoreError;
+use super::variables::VariableError;
 use crate::catalog::CatalogError;
 use crate::database::DatabaseError;
-use crate::name::NameError;
+use crate::name::{NameError, VariableNameError};
 use crate::problem::ProblemType;
 use crate::telemetry::RequestContext;
 
@@ -21,6 +22,10 @@ pub(super) enum ApiError {
     BadRequest(String),
     #[error(transparent)]
     Name(#[from] NameError),
+    #[error(transparent)]
+    VariableName(#[from] VariableNameError),
+    #[error(transparent)]
+    Variable(#[from] VariableError),
     #[error("the component is larger than {0} bytes")]
     TooLarge(u64),
     #[error("there is nothing at this address; the API is described in docs/admin-api.md")]
@@ -41,6 +46,10 @@ const BAD_REQUEST: ProblemType =
     ProblemType::new(StatusCode::BAD_REQUEST, "bad-request", "Malformed request");
 const BAD_NAME: ProblemType =
     ProblemType::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-name", "Malformed name");
+const BAD_VARIABLE: ProblemType =
+    ProblemType::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-variable", "The variable cannot be kept");
+const NO_VARIABLE: ProblemType =
+    ProblemType::new(StatusCode::NOT_FOUND, "unknown-variable", "No such variable");
 const BAD_COMPONENT: ProblemType =
     ProblemType::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-component", "The component cannot run here");
 const BAD_SQL: ProblemType =
@@ -59,7 +68,11 @@ impl ApiError {
         match self {
             Self::Unauthorized => UNAUTHORIZED,
             Self::BadRequest(_) => BAD_REQUEST,
-            Self::Name(_) => BAD_NAME,
+            Self::Name(_) | Self::VariableName(_) => BAD_NAME,
+            Self::Variable(
+                VariableError::TooLarge | VariableError::TooMany | VariableError::TooLargeTogether,
+            ) => BAD_VARIABLE,
+            Self::Variable(VariableError::NotSet(_)) => NO_VARIABLE,
             Self::TooLarge(_) => TOO_LARGE,
             Self::NotFound => NOT_FOUND,
             Self::Store(StoreError::NoTenant(_)) => NO_TENANT,
@@ -72,6 +85,9 @@ impl ApiError {
                 | DatabaseError::Cancelled,
             ) => BAD_SQL,
             Self::Store(StoreError::TooNew { .. } | StoreError::Database(_) | StoreError::Unexpected(_))
+            | Self::Variable(
+                VariableError::Store(_) | VariableError::Seal(_) | VariableError::Unreadable(_),
+            )
             | Self::Catalog(CatalogError::Storage(_))
             | Self::Sql(DatabaseError::Storage(_) | DatabaseError::Closed)
             | Self::Internal(_) => INTERNAL,

@@ -15,11 +15,13 @@ use crate::routing::Address;
 use crate::tenant::DatabaseKey;
 
 use super::directory::Target;
+use super::variables::FunctionVariables;
 
-/// The version that this program writes; a newer one is refused.
-const SCHEMA_VERSION: i64 = 1;
+/// The steps that bring the schema from each version to the next; each ends with the version that it makes. The
+/// control data of a newer program, with more of them, is refused.
+const MIGRATIONS: &[&[&str]] = &[TENANTS, VARIABLES];
 
-const SCHEMA: &[&str] = &[
+const TENANTS: &[&str] = &[
     "CREATE TABLE tenants (
         id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created_at INTEGER NOT NULL DEFAULT (unixepoch())
      ) STRICT, WITHOUT ROWID",
@@ -40,6 +42,16 @@ const SCHEMA: &[&str] = &[
     "PRAGMA user_version = 1",
 ];
 
+/// `function` is empty for what holds for all functions of the environment.
+const VARIABLES: &[&str] = &[
+    "CREATE TABLE variables (
+        environment_id TEXT NOT NULL REFERENCES environments (id) ON DELETE CASCADE, name TEXT NOT NULL,
+        function TEXT NOT NULL, secret INTEGER NOT NULL, sealed BLOB NOT NULL,
+        changed_at INTEGER NOT NULL DEFAULT (unixepoch()), PRIMARY KEY (environment_id, name, function)
+     ) STRICT, WITHOUT ROWID",
+    "PRAGMA user_version = 2",
+];
+
 /// The WAL of the control data is copied when it is larger than this.
 const WAL_BYTES_MAX: u64 = 4 << 20;
 
@@ -57,7 +69,7 @@ pub enum StoreError {
     NoTenant(TenantName),
     /// The data was written by a newer program.
     #[error(
-        "the control data has schema version {found}, and this program knows {SCHEMA_VERSION}; run a newer one"
+        "the control data has schema version {found}, and this program knows {}; run a newer one", MIGRATIONS.len()
     )]
     TooNew {
         /// The version in the file.
@@ -95,14 +107,14 @@ pub struct Store {
     session: Mutex<Option<SessionId>>,
 }
 
-type Row = Vec<Value>;
+pub(super) type Row = Vec<Value>;
 type Result<T> = std::result::Result<T, StoreError>;
 
-fn text(row: &Row, index: usize) -> Result<&str> {
+pub(super) fn text(row: &Row, index: usize) -> Result<&str> {
     row.get(index).and_then(Value::as_text).ok_or(StoreError::Unexpected("text"))
 }
 
-fn integer(row: &Row, index: usize) -> Result<i64> {
+pub(super) fn integer(row: &Row, index: usize) -> Result<i64> {
     row.get(index).and_then(Value::as_integer).ok_or(StoreError::Unexpected("integer"))
 }
 
@@ -123,10 +135,10 @@ impl Store {
         }
         let store = Self { database, path: path.to_owned(), session: Mutex::new(None) };
         let version = store.query("PRAGMA user_version", Vec::new()).await?;
-        match version.first().map_or(Ok(0), |row| integer(row, 0))? {
-            0 => store.change(SCHEMA.iter().map(|sql| ((*sql).to_owned(), Vec::new())).collect()).await?,
-            SCHEMA_VERSION => {}
-            found => return Err(StoreError::TooNew { found }),
+        let found = version.first().map_or(Ok(0), |row| integer(row, 0))?;
+        let missing = usize::try_from(found).ok().and_then(|found| MIGRATIONS.get(found..));
+        for step in missing.ok_or(StoreError::TooNew { found })? {
+            store.change(step.iter().map(|sql| ((*sql).to_owned(), Vec::new())).collect()).await?;
         }
         Ok(store)
     }
@@ -268,10 +280,11 @@ impl Store {
         }
         let database = key(id(row, 0)?, id(row, 1)?, integer(row, 2)?)?;
         let component = Digest::parse(text(row, 3)?).ok_or(StoreError::Unexpected("component"))?;
-        Ok(Some(Some(Target { database, component })))
+        let variables = FunctionVariables::new(address.function.clone());
+        Ok(Some(Some(Target { database, component, variables })))
     }
 
-    async fn query(&self, sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>> {
+    pub(super) async fn query(&self, sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>> {
         let command = Command::Execute {
             sql: sql.to_owned(),
             parameters,
@@ -288,7 +301,7 @@ impl Store {
         }
     }
 
-    async fn change(&self, statements: Vec<(String, Vec<Value>)>) -> Result<()> {
+    pub(super) async fn change(&self, statements: Vec<(String, Vec<Value>)>) -> Result<()> {
         self.call(Command::Batch { statements }).await?;
         let wal = tokio::fs::metadata(self.path.with_extension("db-wal")).await;
         if wal.is_ok_and(|wal| wal.len() > WAL_BYTES_MAX)

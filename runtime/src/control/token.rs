@@ -1,4 +1,5 @@
-//! Keys of the node: the operator's token and the key that compiled components are signed with.
+//! Keys of the node: the operator's token, the key that compiled components are signed with, and the key that seals
+//! variables.
 //!
 //! Each is 256 random bits in a file that only the server's user can read, made when it is missing.
 
@@ -24,6 +25,8 @@ pub struct KeyError {
 pub struct Keys {
     /// Signs compiled components.
     pub artifacts: [u8; 32],
+    /// Seals variables.
+    pub variables: [u8; 32],
     admin_token_sha256: [u8; 32],
 }
 
@@ -40,12 +43,16 @@ impl Keys {
         if !folder.is_dir() {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at(folder))?;
         }
-        let token = folder.join("admin.token");
-        let token = load_or_make(&token).map_err(at(&token))?;
-        let key = folder.join("artifacts.key");
-        let digits = load_or_make(&key).map_err(at(&key))?;
-        let artifacts = Sha256::digest(digits.as_bytes()).into();
-        Ok(Self { artifacts, admin_token_sha256: Sha256::digest(token.as_bytes()).into() })
+        let digest = |file: &str, advice: &'static str| -> Result<[u8; 32], KeyError> {
+            let path = folder.join(file);
+            let digits = load_or_make(&path, advice).map_err(at(&path))?;
+            Ok(Sha256::digest(digits.as_bytes()).into())
+        };
+        Ok(Self {
+            admin_token_sha256: digest("admin.token", REMOVE)?,
+            artifacts: digest("artifacts.key", REMOVE)?,
+            variables: digest("variables.key", RESTORE)?,
+        })
     }
 
     /// Whether `token` is the operator's; takes the same time whatever is wrong with it.
@@ -56,7 +63,13 @@ impl Keys {
     }
 }
 
-fn load_or_make(path: &Path) -> io::Result<String> {
+/// What to do about a key that can be replaced.
+const REMOVE: &str = "remove it to get a new one";
+
+/// What to do about a key that cannot.
+const RESTORE: &str = "restore it from a backup; with a new one every variable must be set again";
+
+fn load_or_make(path: &Path, advice: &str) -> io::Result<String> {
     match File::open(path) {
         Ok(mut file) => {
             let mut text = String::new();
@@ -64,10 +77,7 @@ fn load_or_make(path: &Path) -> io::Result<String> {
             let text = text.trim_end();
             let well_formed = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
             well_formed.then(|| text.to_owned()).ok_or_else(|| {
-                io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "is not 64 hexadecimal digits; remove it to get a new one",
-                )
+                io::Error::new(io::ErrorKind::InvalidData, format!("is not 64 hexadecimal digits; {advice}"))
             })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => make(path),

@@ -8,6 +8,7 @@ mod cookie;
 mod intake;
 mod origin;
 mod reply;
+mod variables;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +32,7 @@ use client::Client;
 use intake::{CappedBody, OverCap};
 use reply::Failure;
 pub use reply::ReplyBody;
+use variables::VariablesOf;
 
 /// The rooms behind the corridor, and what holds for every request.
 pub struct Edge {
@@ -132,8 +134,9 @@ impl Edge {
         let over = OverCap::default();
         let body = CappedBody::new(body, self.body_bytes_max, over.clone());
         let request = Request::from_parts(parts, body.boxed_unsync());
-        let outcome =
-            self.sandbox.run(compiled, Run { request, deadline, ticket, lease, on_disconnect }).await;
+        let variables = Arc::new(VariablesOf { directory: self.directory.clone(), target });
+        let run = Run { request, deadline, ticket, lease, variables, on_disconnect };
+        let outcome = self.sandbox.run(compiled, run).await;
         if over.is_raised() {
             return Err(Failure::BodyTooLarge(self.body_bytes_max));
         }

@@ -14,6 +14,7 @@ use wasmtime_wasi_http::{
 use super::GuestLimits;
 use super::logs::{Allowance, LogStream, Stream};
 use super::sqlite;
+use super::variables::{self, Variables};
 use crate::admission::Ticket;
 use crate::limits;
 use crate::tenant::Lease;
@@ -28,11 +29,17 @@ pub(super) struct Guest {
     pub(super) limiter: Limiter,
     pub(super) lease: Lease,
     pub(super) opens: u32,
+    variables: Arc<dyn Variables>,
     _ticket: Ticket,
 }
 
 impl Guest {
-    pub(super) fn new(ticket: Ticket, lease: Lease, limits: GuestLimits) -> Self {
+    pub(super) fn new(
+        ticket: Ticket,
+        lease: Lease,
+        variables: Arc<dyn Variables>,
+        limits: GuestLimits,
+    ) -> Self {
         let allowance = Allowance::new();
         let wasi = WasiCtx::builder()
             .stdout(LogStream::new(Stream::Stdout, allowance.clone()))
@@ -51,6 +58,7 @@ impl Guest {
             limiter: Limiter::new(limits.memory_bytes_max),
             lease,
             opens: 0,
+            variables,
             _ticket: ticket,
         }
     }
@@ -58,6 +66,10 @@ impl Guest {
     /// The lease and the table that its connections are kept in.
     pub(super) fn database(&mut self) -> sqlite::View<'_> {
         sqlite::View { lease: &mut self.lease, table: &mut self.table, opens: &mut self.opens }
+    }
+
+    fn variables(&mut self) -> variables::View<'_> {
+        variables::View(&*self.variables)
     }
 }
 
@@ -68,6 +80,7 @@ pub(super) fn linker(engine: &Engine) -> anyhow::Result<Linker<Guest>> {
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     sqlite::v3::add_to_linker::<Guest, HasDatabase>(&mut linker, Guest::database)?;
     sqlite::v2::add_to_linker::<Guest, HasDatabase>(&mut linker, Guest::database)?;
+    variables::add_to_linker::<Guest, HasVariables>(&mut linker, Guest::variables)?;
     Ok(linker)
 }
 
@@ -75,6 +88,12 @@ pub(super) struct HasDatabase;
 
 impl HasData for HasDatabase {
     type Data<'a> = sqlite::View<'a>;
+}
+
+struct HasVariables;
+
+impl HasData for HasVariables {
+    type Data<'a> = variables::View<'a>;
 }
 
 impl WasiView for Guest {

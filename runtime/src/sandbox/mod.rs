@@ -11,6 +11,7 @@ mod logs;
 mod meter;
 mod sqlite;
 mod ticker;
+mod variables;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +36,7 @@ pub use engine::compile;
 use guest::Guest;
 use meter::Metered;
 use ticker::Ticker;
+pub use variables::{Reading, Unavailable, Variables};
 
 /// The body of a request on its way to a guest.
 pub type RequestBody = UnsyncBoxBody<Bytes, wasmtime_wasi_http::Error>;
@@ -98,6 +100,8 @@ pub struct Run {
     pub ticket: Ticket,
     /// The right to the tenant's database; goes with the store.
     pub lease: Lease,
+    /// What the operator has set for the function.
+    pub variables: Arc<dyn Variables>,
     /// What happens to the guest when the client goes away before the whole response is sent.
     pub on_disconnect: OnDisconnect,
 }
@@ -189,7 +193,7 @@ impl Sandbox {
         ended: Ended,
     ) -> Result<(), GuestFailure> {
         let deadline = run.deadline;
-        let mut store = self.store(run.ticket, run.lease);
+        let mut store = self.store(Guest::new(run.ticket, run.lease, run.variables, self.limits));
         // Declared after the store, so that it speaks before the store closes the body.
         let mut verdict = ended.verdict();
         let _ticking = self.ticker.tick();
@@ -208,8 +212,8 @@ impl Sandbox {
         outcome
     }
 
-    fn store(&self, ticket: Ticket, lease: Lease) -> Store<Guest> {
-        let mut store = Store::new(&self.engine, Guest::new(ticket, lease, self.limits));
+    fn store(&self, guest: Guest) -> Store<Guest> {
+        let mut store = Store::new(&self.engine, guest);
         store.limiter(|guest| &mut guest.limiter);
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);

@@ -1,6 +1,7 @@
-//! A guest that uses its database through `fermyon:spin/sqlite@2.0.0`, the older of the two interfaces.
+//! A guest that uses its database and its variables through `fermyon:spin@2.0.0`, the older of Spin's interfaces.
 //!
-//! Any request adds a row; the answer is all rows as JSON, or a 500 with the error's name.
+//! `/variable/<name>` answers with a variable. Any other request adds a row; the answer is all rows as JSON, or a 500
+//! with the error's name.
 
 mod bindings;
 
@@ -9,13 +10,19 @@ use wasip2::exports::http::incoming_handler::Guest;
 use wasip2::http::types::{Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam};
 
 use crate::bindings::fermyon::spin::sqlite::{Connection, Error, Value};
+use crate::bindings::fermyon::spin::variables;
 
 struct Spin2;
 
 wasip2::http::proxy::export!(Spin2);
 
 impl Guest for Spin2 {
-    fn handle(_request: IncomingRequest, out: ResponseOutparam) {
+    fn handle(request: IncomingRequest, out: ResponseOutparam) {
+        let path = request.path_with_query().unwrap_or_default();
+        if let Some(name) = path.strip_prefix("/variable/") {
+            reply(out, 200, variable(name).to_string().as_bytes());
+            return;
+        }
         let (status, answer) = match add_and_list() {
             Ok(rows) => (200, rows),
             Err(error) => (500, json!({ "error": format!("{error:?}") })),
@@ -31,6 +38,16 @@ fn add_and_list() -> Result<Json, Error> {
     let found = connection.execute("SELECT id, note FROM spin2 ORDER BY id", &[])?;
     let rows = found.rows.iter().map(|row| row.values.iter().map(to_json).collect());
     Ok(json!({ "columns": found.columns, "rows": rows.collect::<Vec<Json>>() }))
+}
+
+fn variable(name: &str) -> Json {
+    match variables::get(name) {
+        Ok(value) => json!({ "value": value }),
+        Err(variables::Error::InvalidName(why)) => json!({ "error": "invalid-name", "why": why }),
+        Err(variables::Error::Undefined(why)) => json!({ "error": "undefined", "why": why }),
+        Err(variables::Error::Provider(why)) => json!({ "error": "provider", "why": why }),
+        Err(variables::Error::Other(why)) => json!({ "error": "other", "why": why }),
+    }
 }
 
 fn to_json(value: &Value) -> Json {

@@ -9,47 +9,85 @@ use std::str::Utf8Error;
 use std::{iter, mem};
 
 use serde::de::DeserializeOwned;
-use wasip2::http::types::{ErrorCode, IncomingBody, IncomingRequest, http_error_code};
-use wasip2::io::streams::{InputStream, StreamError};
 
 use crate::StatusCode;
-
-/// The most that one read asks for, in bytes: so many that the call into the host costs little beside the copy.
-const CHUNK_BYTES_MAX: u64 = 64 * 1024;
+use crate::host::Incoming;
 
 /// How much memory a claimed Content-Length alone may reserve, in bytes.
 const RESERVE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Why a request body could not be read. With `?` it becomes a 4xx response that says so.
+/// Why a body could not be read. With `?` it becomes a response that says so: a 4xx if the body is the caller's, a
+/// 502 if it is that of a response that the function [fetched](crate::fetch).
+///
+/// ```
+/// use dormouse_sdk::{Body, BodyError, StatusCode};
+///
+/// let error = Body::from("seven").json::<u8>().unwrap_err();
+/// assert!(matches!(error, BodyError::NotJson(_)));
+/// assert_eq!(error.status(), StatusCode::BAD_REQUEST);
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BodyError {
     /// The body ended before it was complete; the host's reason is for the log, not for the caller.
-    #[error("the request body is incomplete")]
+    #[error("the body is incomplete")]
     Incomplete(String),
-    /// The body is larger than this server accepts.
-    #[error("the request body is too large")]
+    /// The body is larger than this server, or this function, accepts.
+    #[error("the body is too large")]
     TooLarge,
     /// The body is not UTF-8.
-    #[error("the request body is not UTF-8: {0}")]
+    #[error("the body is not UTF-8: {0}")]
     NotUtf8(#[from] Utf8Error),
     /// The body is not JSON, or not the JSON that was asked for.
-    #[error("the request body is not the expected JSON: {0}")]
+    #[error("the body is not the expected JSON: {0}")]
     NotJson(#[from] serde_json::Error),
+    /// The body is not of the media type that was asked for.
+    #[error("the body is not {expected}: its Content-Type says otherwise")]
+    WrongType {
+        /// The media type that was asked for.
+        expected: &'static str,
+    },
+    /// The body is not the form that was asked for.
+    #[error("the body is not the expected form: {0}")]
+    NotForm(String),
+    /// The body of a fetched response could not be read.
+    #[error("a fetched response cannot be used: {0}")]
+    Fetched(#[source] Box<Self>),
 }
 
 impl BodyError {
     /// The status that tells the caller so.
+    ///
+    /// ```
+    /// assert_eq!(dormouse_sdk::BodyError::TooLarge.status(), 413);
+    /// ```
     pub fn status(&self) -> StatusCode {
         match self {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Incomplete(_) | Self::NotUtf8(_) | Self::NotJson(_) => StatusCode::BAD_REQUEST,
+            Self::WrongType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Incomplete(_) | Self::NotUtf8(_) | Self::NotJson(_) | Self::NotForm(_) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::Fetched(_) => StatusCode::BAD_GATEWAY,
         }
     }
 }
 
 /// The body of a request or a response.
-pub struct Body(pub(crate) Content);
+///
+/// ```
+/// use dormouse_sdk::Body;
+///
+/// assert_eq!(Body::from("text").text()?, "text");
+/// assert_eq!(Body::from(vec![1, 2]).bytes()?, [1, 2]);
+/// assert_eq!(Body::from("[1, 2]").json::<Vec<u8>>()?, [1, 2]);
+/// # Ok::<(), dormouse_sdk::BodyError>(())
+/// ```
+pub struct Body {
+    pub(crate) content: Content,
+    bytes_max: u64,
+    fetched: bool,
+}
 
 /// Where the bytes of a body are.
 pub(crate) enum Content {
@@ -59,41 +97,109 @@ pub(crate) enum Content {
 
 impl Body {
     /// A body without bytes.
+    ///
+    /// ```
+    /// assert!(dormouse_sdk::Body::empty().bytes()?.is_empty());
+    /// # Ok::<(), dormouse_sdk::BodyError>(())
+    /// ```
     pub const fn empty() -> Self {
-        Self(Content::Here(Cow::Borrowed(&[])))
+        Self::new(Content::Here(Cow::Borrowed(&[])))
     }
 
-    pub(crate) fn incoming(request: IncomingRequest, content_length: Option<u64>) -> Self {
-        Self(Content::Incoming(Incoming { state: State::Unopened(request), remaining: content_length }))
+    pub(crate) const fn new(content: Content) -> Self {
+        Self { content, bytes_max: u64::MAX, fetched: false }
+    }
+
+    /// Says that this is no caller's body but that of a response, so that its faults are not blamed on the caller.
+    pub(crate) fn of_fetched(mut self) -> Self {
+        self.fetched = true;
+        self
+    }
+
+    /// Refuses to read more than `bytes_max` bytes: a longer body is an error, [`BodyError::TooLarge`].
+    ///
+    /// The server has a limit of its own, 10 MiB unless its operator chose another.
+    ///
+    /// ```
+    /// use dormouse_sdk::{Body, BodyError};
+    ///
+    /// assert_eq!(Body::from("short").limit(5).text()?, "short");
+    /// assert!(matches!(Body::from("too long").limit(5).text(), Err(BodyError::TooLarge)));
+    /// # Ok::<(), BodyError>(())
+    /// ```
+    #[must_use]
+    pub fn limit(mut self, bytes_max: u64) -> Self {
+        self.bytes_max = self.bytes_max.min(bytes_max);
+        self
     }
 
     /// The next piece of the body, as soon as there is one; `None` at its end.
+    ///
+    /// ```
+    /// let mut body = dormouse_sdk::Body::from("whole");
+    /// assert_eq!(body.read_chunk()?.as_deref(), Some(&b"whole"[..]));
+    /// assert_eq!(body.read_chunk()?, None);
+    /// # Ok::<(), dormouse_sdk::BodyError>(())
+    /// ```
     ///
     /// # Errors
     ///
     /// If the body is incomplete or too large.
     pub fn read_chunk(&mut self) -> Result<Option<Vec<u8>>, BodyError> {
-        match &mut self.0 {
-            Content::Here(bytes) => Ok(Some(mem::take(bytes).into_owned()).filter(|bytes| !bytes.is_empty())),
-            Content::Incoming(incoming) => incoming.read(),
+        let chunk = self.next_chunk();
+        if chunk.is_err() {
+            // What comes after the fault is not read.
+            self.content = Content::Here(Cow::Borrowed(&[]));
         }
+        chunk.map_err(|error| self.blame(error))
+    }
+
+    fn next_chunk(&mut self) -> Result<Option<Vec<u8>>, BodyError> {
+        let chunk = match &mut self.content {
+            Content::Here(bytes) => Some(mem::take(bytes).into_owned()).filter(|bytes| !bytes.is_empty()),
+            Content::Incoming(incoming) if incoming.remaining().unwrap_or(0) > self.bytes_max => {
+                return Err(BodyError::TooLarge);
+            }
+            Content::Incoming(incoming) => incoming.read()?,
+        };
+        let bytes = chunk.as_ref().map_or(0, Vec::len) as u64;
+        self.bytes_max = self.bytes_max.checked_sub(bytes).ok_or(BodyError::TooLarge)?;
+        Ok(chunk)
     }
 
     /// The pieces of the body as they arrive.
+    ///
+    /// ```
+    /// let mut bytes = 0;
+    /// for chunk in dormouse_sdk::Body::from("counted").chunks() {
+    ///     bytes += chunk?.len();
+    /// }
+    /// assert_eq!(bytes, 7);
+    /// # Ok::<(), dormouse_sdk::BodyError>(())
+    /// ```
     pub fn chunks(mut self) -> impl Iterator<Item = Result<Vec<u8>, BodyError>> {
         iter::from_fn(move || self.read_chunk().transpose())
     }
 
     /// The whole body.
     ///
+    /// ```
+    /// assert_eq!(dormouse_sdk::Body::from("raw").bytes()?, b"raw");
+    /// # Ok::<(), dormouse_sdk::BodyError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// If the body is incomplete or too large.
     pub fn bytes(mut self) -> Result<Vec<u8>, BodyError> {
+        self.read_all()
+    }
+
+    fn read_all(&mut self) -> Result<Vec<u8>, BodyError> {
         let mut bytes = self.read_chunk()?.unwrap_or_default();
-        if let Content::Incoming(incoming) = &mut self.0 {
-            bytes.reserve_exact(incoming.remaining.unwrap_or(0).min(RESERVE_BYTES_MAX) as usize);
-            while let Some(chunk) = incoming.read()? {
+        if let Content::Incoming(incoming) = &self.content {
+            bytes.reserve_exact(incoming.remaining().unwrap_or(0).min(RESERVE_BYTES_MAX) as usize);
+            while let Some(chunk) = self.read_chunk()? {
                 bytes.extend(chunk);
             }
         }
@@ -102,20 +208,42 @@ impl Body {
 
     /// The whole body as text.
     ///
+    /// ```
+    /// assert_eq!(dormouse_sdk::Body::from("text").text()?, "text");
+    /// # Ok::<(), dormouse_sdk::BodyError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// If the body is incomplete, too large, or not UTF-8.
-    pub fn text(self) -> Result<String, BodyError> {
-        String::from_utf8(self.bytes()?).map_err(|error| error.utf8_error().into())
+    pub fn text(mut self) -> Result<String, BodyError> {
+        let bytes = self.read_all()?;
+        String::from_utf8(bytes).map_err(|error| self.blame(error.utf8_error().into()))
     }
 
     /// The whole body, read as JSON.
     ///
+    /// ```
+    /// use dormouse_sdk::Body;
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Order { item: String }
+    ///
+    /// let order: Order = Body::from(r#"{"item": "cheese"}"#).json()?;
+    /// assert_eq!(order.item, "cheese");
+    /// # Ok::<(), dormouse_sdk::BodyError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// If the body is incomplete, too large, or not the JSON of a `T`.
-    pub fn json<T: DeserializeOwned>(self) -> Result<T, BodyError> {
-        Ok(serde_json::from_slice(&self.bytes()?)?)
+    pub fn json<T: DeserializeOwned>(mut self) -> Result<T, BodyError> {
+        let bytes = self.read_all()?;
+        serde_json::from_slice(&bytes).map_err(|error| self.blame(error.into()))
+    }
+
+    fn blame(&self, error: BodyError) -> BodyError {
+        if self.fetched { BodyError::Fetched(Box::new(error)) } else { error }
     }
 }
 
@@ -127,7 +255,7 @@ impl Default for Body {
 
 impl Debug for Body {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match &self.0 {
+        match &self.content {
             Content::Here(bytes) => write!(f, "Body({} bytes)", bytes.len()),
             Content::Incoming(_) => f.write_str("Body(incoming)"),
         }
@@ -136,7 +264,13 @@ impl Debug for Body {
 
 impl From<&'static str> for Body {
     fn from(text: &'static str) -> Self {
-        Self(Content::Here(Cow::Borrowed(text.as_bytes())))
+        Self::new(Content::Here(Cow::Borrowed(text.as_bytes())))
+    }
+}
+
+impl From<&'static [u8]> for Body {
+    fn from(bytes: &'static [u8]) -> Self {
+        Self::new(Content::Here(Cow::Borrowed(bytes)))
     }
 }
 
@@ -148,7 +282,7 @@ impl From<String> for Body {
 
 impl From<Vec<u8>> for Body {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(Content::Here(Cow::Owned(bytes)))
+        Self::new(Content::Here(Cow::Owned(bytes)))
     }
 }
 
@@ -158,79 +292,12 @@ impl From<()> for Body {
     }
 }
 
-/// A body that is still with the host.
-pub(crate) struct Incoming {
-    state: State,
-    /// How many bytes are to come, if the caller said so; it spares asking the host for the end.
-    remaining: Option<u64>,
-}
-
-enum State {
-    /// Nobody has asked for it yet. The request is kept because the body comes out of it.
-    Unopened(IncomingRequest),
-    /// The stream is a child of the body and declared first, because it must be dropped first.
-    Open { stream: InputStream, _body: IncomingBody },
-    /// Read to its end, or failed.
-    Ended,
-}
-
-impl Incoming {
-    /// The next bytes, at least one; `None` at the end.
-    pub(crate) fn read(&mut self) -> Result<Option<Vec<u8>>, BodyError> {
-        if self.remaining == Some(0) {
-            return Ok(None);
-        }
-        let outcome = loop {
-            let Some(stream) = self.stream() else { return Ok(None) };
-            match stream.blocking_read(CHUNK_BYTES_MAX) {
-                Ok(chunk) if chunk.is_empty() => {}
-                Ok(chunk) => break Ok(Some(chunk)),
-                Err(StreamError::Closed) => break Ok(None),
-                Err(StreamError::LastOperationFailed(error)) => break Err(explain(&error)),
-            }
-        };
-        match (&outcome, &mut self.remaining) {
-            (Ok(Some(chunk)), Some(remaining)) => *remaining = remaining.saturating_sub(chunk.len() as u64),
-            (Ok(Some(_)), None) => {}
-            (Ok(None) | Err(_), _) => self.state = State::Ended,
-        }
-        outcome
-    }
-
-    /// The stream of the body, opened when first asked for.
-    fn stream(&mut self) -> Option<&InputStream> {
-        if let State::Unopened(request) = &self.state {
-            self.state = match open(request) {
-                Some((body, stream)) => State::Open { stream, _body: body },
-                None => State::Ended,
-            };
-        }
-        match &self.state {
-            State::Open { stream, .. } => Some(stream),
-            State::Unopened(_) | State::Ended => None,
-        }
-    }
-}
-
-/// The body of a request; it can be had once.
-fn open(request: &IncomingRequest) -> Option<(IncomingBody, InputStream)> {
-    let body = request.consume().ok()?;
-    let stream = body.stream().ok()?;
-    Some((body, stream))
-}
-
-/// What the host says about a failed read.
-fn explain(error: &wasip2::io::error::Error) -> BodyError {
-    match http_error_code(error) {
-        Some(ErrorCode::HttpRequestBodySize(_)) => BodyError::TooLarge,
-        _ => BodyError::Incomplete(error.to_debug_string()),
-    }
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
     use super::*;
+    use crate::Request;
+    use crate::testing::TestRequest;
 
     #[test]
     fn bodies_are_made_of_what_is_at_hand() {
@@ -251,10 +318,32 @@ mod tests {
     fn mistakes_say_what_was_wrong() {
         let not_utf8 = Body::from(vec![0xff]).text().unwrap_err();
         assert_eq!(not_utf8.status(), 400);
-        let message = "the request body is not UTF-8: invalid utf-8 sequence of 1 bytes from index 0";
+        let message = "the body is not UTF-8: invalid utf-8 sequence of 1 bytes from index 0";
         assert_eq!(not_utf8.to_string(), message);
         let not_json = Body::from("{").json::<u8>().unwrap_err();
-        assert!(not_json.to_string().starts_with("the request body is not the expected JSON: "));
+        assert!(not_json.to_string().starts_with("the body is not the expected JSON: "));
         assert_eq!(BodyError::TooLarge.status(), 413);
+    }
+
+    #[test]
+    fn a_limit_holds_and_the_smaller_one_wins() {
+        let read = |bytes_max| Body::from("12345").limit(bytes_max).limit(100).bytes();
+        assert_eq!(read(5).unwrap(), b"12345");
+        assert_eq!(read(4).unwrap_err().status(), 413);
+        assert_eq!(Body::from("12345").limit(4).chunks().filter(Result::is_err).count(), 1);
+        let chunked = |bytes_max| {
+            let request: Request = TestRequest::post("/").chunks(["123", "", "45"]).into();
+            request.into_body().limit(bytes_max).text()
+        };
+        assert_eq!(chunked(5).unwrap(), "12345");
+        assert_eq!(chunked(4).unwrap_err().status(), 413);
+    }
+
+    #[test]
+    fn what_was_fetched_is_not_the_callers_fault() {
+        let error = Body::from("{").of_fetched().json::<u8>().unwrap_err();
+        assert_eq!(error.status(), 502);
+        assert!(error.to_string().starts_with("a fetched response cannot be used: the body is not"));
+        assert_eq!(Body::from("12345").of_fetched().limit(4).bytes().unwrap_err().status(), 502);
     }
 }

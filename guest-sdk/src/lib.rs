@@ -19,53 +19,116 @@
 //!     db.transaction(|db| {
 //!         db.execute("INSERT INTO orders (item, quantity) VALUES (?, ?)", (order.item, order.quantity))?;
 //!         let id = db.last_insert_rowid();
-//!         let open_orders = db.query_one("SELECT count(*) FROM orders WHERE shipped = 0", ())?;
+//!         let open_orders = db.query_scalar("SELECT count(*) FROM orders WHERE shipped = 0", ())?;
 //!         Ok(Json(Receipt { id, open_orders }))
 //!     })
 //! }
+//!
+//! # use dormouse_sdk::testing::{Tenant, TestRequest};
+//! # let tenant = Tenant::new();
+//! # let table = "CREATE TABLE orders (id INTEGER PRIMARY KEY, item, quantity, shipped DEFAULT 0)";
+//! # tenant.database().execute(table, ())?;
+//! # let order = serde_json::json!({ "item": "cheese", "quantity": 2 });
+//! # let response = tenant.call(handle, TestRequest::post("/").json(&order));
+//! # assert_eq!(response.text(), r#"{"id":1,"open_orders":1}"#);
+//! # Ok::<(), dormouse_sdk::DatabaseError>(())
 //! ```
 //!
 //! Build it with `cargo build --release --target wasm32-wasip2` as a `cdylib`. The component speaks only standard
-//! interfaces, `wasi:http` and `spin:sqlite`, so it runs under Dormouse, under Spin, and (without a database) under
-//! `wasmtime serve`.
+//! interfaces, `wasi:http`, `spin:sqlite` and `fermyon:spin/variables`, and asks its host only for those that it uses.
+//! So it runs under Dormouse, under Spin, and (without a database) under `wasmtime serve`.
 //!
 //! - [`function`] names the handler. It returns anything that is [`IntoResponse`].
 //! - [`Request`] and [`Response`] are those of the [`http`] crate, with a [`Body`] that is read as it arrives.
+//!   [`RequestExt`] reads queries, path parameters, cookies and forms; [`Router`] chooses between handlers.
+//! - [`Html`], [`Json`], [`Redirect`] and texts are responses; [`IntoResponse`] adds a status, headers and cookies.
 //! - [`Error`] takes any error with `?`. The caller learns nothing of it but a status; the log learns everything.
 //! - [`Database`] is the tenant's own SQLite database.
-//!
-//! What a function prints on its standard output and error goes to its log.
+//! - [`variable`] and [`secret`] give what the operator set, [`fetch`] sends a request elsewhere.
+//! - [`log`] writes structured events. What a function prints otherwise goes to the same log, as plain lines.
+//! - [`testing`] runs a handler in a plain `cargo test`, without a server.
 
-mod bindings;
 mod body;
 mod database;
 mod error;
-mod params;
+mod fetch;
+mod form;
+mod html;
+pub mod log;
+mod request;
 mod response;
-mod row;
-mod serve;
+mod router;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
+mod variables;
+#[cfg(target_family = "wasm")]
+mod wasi;
 
 pub use body::{Body, BodyError};
-pub use database::{Database, DatabaseError};
+pub use cookie;
+pub use database::{
+    ColumnIndex, Constraint, Database, DatabaseError, Named, Params, Row, RowError, Rows, Value,
+};
 pub use dormouse_sdk_macro::function;
 pub use error::{Error, Result};
-pub use http::{self, HeaderValue, Method, StatusCode, header};
-pub use params::{Params, Value};
-pub use response::{Html, IntoResponse, Json};
-pub use row::{ColumnIndex, Row, RowError};
+pub use fetch::{FetchError, fetch};
+pub use form::{Field, Multipart};
+pub use html::Escaped;
+pub use http::{self, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+pub use request::{RequestError, RequestExt};
+pub use response::{Html, IntoResponse, Json, Redirect};
+pub use router::{Handler, Router};
+pub use variables::{Secret, VariableError, secret, variable};
+
+/// What answers the SDK's calls: the host of a component, or what stands in its place in a test.
+mod host {
+    #[cfg(not(target_family = "wasm"))]
+    pub(crate) use crate::testing::{Connection, Found, Incoming, log, send, variable};
+    #[cfg(target_family = "wasm")]
+    pub(crate) use crate::wasi::{Connection, Found, Incoming, log, send, variable};
+}
 
 /// An incoming request.
+///
+/// ```
+/// use dormouse_sdk::{Request, RequestExt};
+///
+/// fn handle(request: Request) -> String {
+///     format!("{} {} ({})", request.method(), request.uri().path(), request.id())
+/// }
+/// ```
 pub type Request = http::Request<Body>;
 
 /// An outgoing response.
+///
+/// ```
+/// use dormouse_sdk::{Body, Response};
+///
+/// fn handle() -> Response {
+///     Response::new(Body::from("raw"))
+/// }
+/// ```
 pub type Response = http::Response<Body>;
 
 /// What the expansion of [`function`] needs. Not part of the interface.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::serve::{respond, serve};
+    #[cfg(target_family = "wasm")]
+    pub use crate::wasi::{respond, serve};
+    #[cfg(target_family = "wasm")]
     pub use wasip2;
+    #[cfg(target_family = "wasm")]
     pub use wasip2::exports::http::incoming_handler::Guest;
+    #[cfg(target_family = "wasm")]
     pub use wasip2::http::proxy::export;
+    #[cfg(target_family = "wasm")]
     pub use wasip2::http::types::{IncomingRequest, ResponseOutparam};
+
+    /// Without a host nothing calls a handler, but what it takes and returns is checked all the same.
+    #[cfg(not(target_family = "wasm"))]
+    pub const fn check_handler<T: crate::IntoResponse>(_: fn(crate::Request) -> T) {}
+
+    /// The same for a handler that takes nothing.
+    #[cfg(not(target_family = "wasm"))]
+    pub const fn check_simple_handler<T: crate::IntoResponse>(_: fn() -> T) {}
 }

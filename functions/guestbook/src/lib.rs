@@ -2,10 +2,10 @@
 
 mod page;
 
-use dormouse_sdk::header::{ACCEPT, ALLOW};
+use dormouse_sdk::header::ALLOW;
 use dormouse_sdk::{
-    Database, DatabaseError, Error, HeaderValue, Html, IntoResponse, Json, Method, Request, Response, Result,
-    StatusCode, function,
+    Database, DatabaseError, Error, HeaderValue, Html, IntoResponse, Json, Method, Request, RequestExt,
+    Response, Result, StatusCode, function,
 };
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +27,7 @@ struct Entry {
 fn guestbook(request: Request) -> Response {
     match *request.method() {
         Method::POST => sign(request).into_response(),
-        Method::GET if wants_html(&request) => {
+        Method::GET if request.wants_html() => {
             latest().map(|entries| Html(page::render(&entries))).into_response()
         }
         Method::GET => latest().map(Json).into_response(),
@@ -38,14 +38,12 @@ fn guestbook(request: Request) -> Response {
 }
 
 fn sign(request: Request) -> Result<(StatusCode, Json<Entry>)> {
-    let greeting: Greeting = request.into_body().json()?;
-    if greeting.name.trim().is_empty() {
+    let Greeting { name, message } = request.into_body().json()?;
+    if name.trim().is_empty() {
         return Err(Error::status(StatusCode::UNPROCESSABLE_ENTITY, "Please sign with your name."));
     }
     let db = Database::open()?;
-    with_table(&db, || {
-        db.execute("INSERT INTO entries (name, message) VALUES (?, ?)", (&greeting.name, &greeting.message))
-    })?;
+    with_table(&db, || db.execute("INSERT INTO entries (name, message) VALUES (?, ?)", (&name, &message)))?;
     let entry = db.query_one("SELECT * FROM entries WHERE id = ?", [db.last_insert_rowid()])?;
     Ok((StatusCode::CREATED, Json(entry)))
 }
@@ -58,7 +56,7 @@ fn latest() -> Result<Vec<Entry>> {
 /// Does some work on the table; if this is the first time ever, creates the table and does it again.
 fn with_table<T>(db: &Database, work: impl Fn() -> Result<T, DatabaseError>) -> Result<T, DatabaseError> {
     match work() {
-        Err(DatabaseError::Io(reason)) if reason.contains("no such table") => {
+        Err(DatabaseError::NoSuchTable(_)) => {
             db.execute(
                 "CREATE TABLE IF NOT EXISTS entries (
                      id        INTEGER PRIMARY KEY,
@@ -74,7 +72,32 @@ fn with_table<T>(db: &Database, work: impl Fn() -> Result<T, DatabaseError>) -> 
     }
 }
 
-fn wants_html(request: &Request) -> bool {
-    let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
-    accept.is_some_and(|types| types.contains("text/html"))
+#[cfg(test)]
+mod tests {
+    use dormouse_sdk::testing::{Tenant, TestRequest};
+    use serde_json::{Value, json};
+
+    use super::guestbook;
+
+    #[test]
+    fn what_was_signed_is_read() {
+        let tenant = Tenant::new();
+        assert_eq!(tenant.call(guestbook, TestRequest::get("/")).json::<Value>(), json!([]));
+        let greeting = TestRequest::post("/").json(&json!({ "name": "Ada", "message": "1 < 2" }));
+        assert_eq!(tenant.call(guestbook, greeting).status(), 201);
+        let entries: Value = tenant.call(guestbook, TestRequest::get("/")).json();
+        assert_eq!(entries.pointer("/0/message"), Some(&json!("1 < 2")));
+        let page = tenant.call(guestbook, TestRequest::get("/").header("accept", "text/html"));
+        assert!(page.text().contains("1 &lt; 2"), "{}", page.text());
+    }
+
+    #[test]
+    fn what_is_no_greeting_is_refused() {
+        let tenant = Tenant::new();
+        let nameless = TestRequest::post("/").json(&json!({ "name": " ", "message": "" }));
+        assert_eq!(tenant.call(guestbook, nameless).status(), 422);
+        assert_eq!(tenant.call(guestbook, TestRequest::post("/").body("no JSON")).status(), 400);
+        let refused = tenant.call(guestbook, TestRequest::delete("/"));
+        assert_eq!((refused.status(), refused.header("allow")), (405, Some("GET, POST")));
+    }
 }

@@ -1,6 +1,6 @@
 //! The guestbook as a page. Everything that a guest wrote is escaped.
 
-use std::fmt::{self, Display, Formatter, Write};
+use dormouse_sdk::Escaped;
 
 use crate::Entry;
 
@@ -24,22 +24,6 @@ pub(crate) fn render(entries: &[Entry]) -> String {
         page += &format!("<p>{message}<br>\n<small>{name}, <time>{signed_at}</time></small>\n");
     }
     page
-}
-
-/// Text that is safe between tags and in quoted attributes.
-struct Escaped<'a>(&'a str);
-
-impl Display for Escaped<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|character| match character {
-            '&' => f.write_str("&amp;"),
-            '<' => f.write_str("&lt;"),
-            '>' => f.write_str("&gt;"),
-            '"' => f.write_str("&quot;"),
-            '\'' => f.write_str("&#39;"),
-            _ => f.write_char(character),
-        })
-    }
 }
 
 #[cfg(test)]

@@ -33,14 +33,15 @@ fn expand(arguments: Tokens, function: &ItemFn) -> Result<Tokens> {
     }
     check(&function.sig)?;
     let name = &function.sig.ident;
-    let answer = if function.sig.inputs.is_empty() {
-        quote!(respond(response_out, #name()))
+    let (answer, check) = if function.sig.inputs.is_empty() {
+        (quote!(respond(response_out, #name())), quote!(check_simple_handler(#name)))
     } else {
-        quote!(serve(request, response_out, #name))
+        (quote!(serve(request, response_out, #name)), quote!(check_handler(#name)))
     };
     Ok(quote! {
         #function
 
+        #[cfg(target_family = "wasm")]
         const _: () = {
             use ::dormouse_sdk::__private as sdk;
 
@@ -54,6 +55,10 @@ fn expand(arguments: Tokens, function: &ItemFn) -> Result<Tokens> {
 
             sdk::export!(Function with_types_in sdk::wasip2);
         };
+
+        // Elsewhere the function is only tested, and has no host to export it to.
+        #[cfg(not(target_family = "wasm"))]
+        const _: () = ::dormouse_sdk::__private::#check;
     })
 }
 

@@ -13,9 +13,17 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
-use crate::Value;
+use super::value::Value;
 
 /// Why a row, or a value of it, does not fit the type that was asked for.
+///
+/// ```
+/// # let db = dormouse_sdk::testing::Tenant::new().database();
+/// let row = db.query("SELECT 300 AS id", ())?.next().unwrap();
+/// let error = row.get::<u8>("id").unwrap_err();
+/// assert_eq!(error.to_string(), "column `id`: invalid value: integer `300`, expected u8");
+/// # Ok::<(), dormouse_sdk::DatabaseError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct RowError(String);
@@ -33,6 +41,15 @@ impl RowError {
 }
 
 /// One row that a query returned.
+///
+/// ```
+/// # let db = dormouse_sdk::testing::Tenant::new().database();
+/// let row = db.query("SELECT 7 AS id, 'Ada' AS name", ())?.next().unwrap();
+/// assert_eq!(row.columns(), ["id", "name"]);
+/// assert_eq!(row.get::<String>("name")?, "Ada");
+/// assert_eq!(row.read::<(u8, String)>()?, (7, "Ada".to_owned()));
+/// # Ok::<(), dormouse_sdk::DatabaseError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
     columns: Rc<[String]>,
@@ -46,6 +63,14 @@ impl Row {
 
     /// The value of a column, named or counted from 0, as any type that serde can read from it.
     ///
+    /// ```
+    /// # let db = dormouse_sdk::testing::Tenant::new().database();
+    /// let row = db.query("SELECT 7 AS id, NULL AS name", ())?.next().unwrap();
+    /// assert_eq!(row.get::<u8>("id")?, 7);
+    /// assert_eq!(row.get::<Option<String>>(1)?, None);
+    /// # Ok::<(), dormouse_sdk::DatabaseError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// If there is no such column or its value does not fit.
@@ -58,6 +83,13 @@ impl Row {
 
     /// The whole row as a struct, a map or a tuple.
     ///
+    /// ```
+    /// # let db = dormouse_sdk::testing::Tenant::new().database();
+    /// let row = db.query("SELECT 7 AS id, 'Ada' AS name", ())?.next().unwrap();
+    /// assert_eq!(row.read::<(u8, String)>()?, (7, "Ada".to_owned()));
+    /// # Ok::<(), dormouse_sdk::DatabaseError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// If it does not fit.
@@ -66,11 +98,24 @@ impl Row {
     }
 
     /// The names of the columns.
+    ///
+    /// ```
+    /// # let db = dormouse_sdk::testing::Tenant::new().database();
+    /// assert_eq!(db.query("SELECT 7 AS id", ())?.next().unwrap().columns(), ["id"]);
+    /// # Ok::<(), dormouse_sdk::DatabaseError>(())
+    /// ```
     pub fn columns(&self) -> &[String] {
         &self.columns
     }
 
     /// The values, in the order of the columns.
+    ///
+    /// ```
+    /// # let db = dormouse_sdk::testing::Tenant::new().database();
+    /// let row = db.query("SELECT 7, NULL", ())?.next().unwrap();
+    /// assert_eq!(row.values(), [7.into(), dormouse_sdk::Value::Null]);
+    /// # Ok::<(), dormouse_sdk::DatabaseError>(())
+    /// ```
     pub fn values(&self) -> &[Value] {
         &self.values
     }
@@ -82,6 +127,14 @@ pub(crate) fn read<T: DeserializeOwned>(columns: &[String], values: Vec<Value>) 
 }
 
 /// What names a column: its name, or its position counted from 0.
+///
+/// ```
+/// use dormouse_sdk::ColumnIndex;
+///
+/// let columns = ["id".to_owned(), "name".to_owned()];
+/// assert_eq!(ColumnIndex::find(&"name", &columns), Some(1));
+/// assert_eq!(ColumnIndex::find(&2, &columns), None);
+/// ```
 pub trait ColumnIndex: Display {
     /// The position of the column among those of the row.
     fn find(&self, columns: &[String]) -> Option<usize>;

@@ -1,0 +1,71 @@
+//! Outgoing requests.
+
+use crate::{Body, Request, Response, StatusCode, host};
+
+/// Why an outgoing request got no response. With `?` it becomes a 502 for the caller; the log gets the reason.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// The request cannot be sent as it is.
+    #[error("the outgoing request is not valid: {0}")]
+    InvalidRequest(String),
+    /// The node does not let this function reach that address.
+    #[error(
+        "this function may not send requests to {0}: the node denies it; ask its operator to allow the address"
+    )]
+    Denied(String),
+    /// No connection, or no response, in time.
+    #[error("the outgoing request got no response in time")]
+    TimedOut,
+    /// Anything else: the name does not resolve, the connection breaks, the response is malformed.
+    #[error("the outgoing request failed: {0}")]
+    Failed(String),
+}
+
+impl FetchError {
+    /// The status that a caller gets.
+    ///
+    /// ```
+    /// assert_eq!(dormouse_sdk::FetchError::TimedOut.status(), 504);
+    /// ```
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+            Self::InvalidRequest(_) | Self::Denied(_) | Self::Failed(_) => StatusCode::BAD_GATEWAY,
+        }
+    }
+}
+
+/// Sends a request and waits for the head of its response; the body is read as it arrives.
+///
+/// The address must be absolute, with `http` or `https`. Redirects are not followed. Which addresses a function may
+/// reach is up to the node; a refusal is [`FetchError::Denied`].
+///
+/// ```
+/// use dormouse_sdk::testing::{Tenant, TestRequest};
+/// use dormouse_sdk::{Body, Result, Response, fetch, http};
+///
+/// fn rate() -> Result<String> {
+///     let request = http::Request::get("https://rates.example/eur").body(())?;
+///     Ok(fetch(request)?.into_body().text()?)
+/// }
+///
+/// let tenant = Tenant::new().with_upstream(|request| format!("the rate at {}", request.uri()));
+/// let response = tenant.call(rate, TestRequest::get("/"));
+/// assert_eq!(response.text(), "the rate at https://rates.example/eur");
+///
+/// // A node that allows nothing:
+/// assert_eq!(Tenant::new().call(rate, TestRequest::get("/")).status(), 502);
+/// ```
+///
+/// # Errors
+///
+/// If the request may not or cannot be sent, or no response comes.
+pub fn fetch<B: Into<Body>>(request: http::Request<B>) -> Result<Response, FetchError> {
+    let request: Request = request.map(Into::into);
+    if !matches!(request.uri().scheme_str(), Some("http" | "https")) || request.uri().authority().is_none() {
+        let address = format!("{} is no absolute http or https address", request.uri());
+        return Err(FetchError::InvalidRequest(address));
+    }
+    host::send(request)
+}

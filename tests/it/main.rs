@@ -22,6 +22,7 @@ mod origin;
 mod packaging;
 mod parking;
 mod proxies;
+mod sdk;
 mod streams;
 mod upload;
 mod variables;

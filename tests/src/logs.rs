@@ -44,9 +44,17 @@ impl Line {
         self.get("target") == Some("guest")
     }
 
-    /// Whether somebody should look at it. A line that is no event, such as a panic's, is such a line.
+    /// A field that a guest gave its event.
+    #[must_use]
+    pub fn of_guest(&self, field: &str) -> Option<&Value> {
+        self.json.as_ref()?.get("fields")?.get(field)
+    }
+
+    /// Whether somebody should look at it. A line that is no event, such as a panic's, is such a line; what a guest
+    /// says of itself is not.
     fn is_alarming(&self) -> bool {
-        self.json.is_none() || matches!(self.get("level"), Some("WARN" | "ERROR"))
+        let is_serious = matches!(self.get("level"), Some("WARN" | "ERROR"));
+        self.json.is_none() || (is_serious && !self.is_of_guest())
     }
 }
 

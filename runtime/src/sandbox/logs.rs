@@ -8,6 +8,7 @@ use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
+use super::guest_event::GuestEvent;
 use crate::limits;
 
 /// Which stream a line came from.
@@ -73,6 +74,11 @@ impl LogStream {
     }
 
     fn emit(&self, line: &[u8]) {
+        if self.stream == Stream::Stderr
+            && let Some(event) = GuestEvent::read(line)
+        {
+            return event.emit();
+        }
         let text = String::from_utf8_lossy(line);
         match self.stream {
             Stream::Stdout => tracing::info!(target: "guest", stream = "stdout", "{text}"),

@@ -7,6 +7,7 @@
 mod body;
 mod engine;
 mod guest;
+mod guest_event;
 mod logs;
 mod meter;
 mod sqlite;

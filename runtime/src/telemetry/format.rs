@@ -21,6 +21,9 @@ pub(super) enum Lines {
     Text,
 }
 
+/// The field in which an event of a guest's carries its own fields: an object, as text.
+const GUEST_FIELDS: &str = "fields";
+
 #[derive(Default)]
 struct Fields(Map<String, Value>);
 
@@ -36,7 +39,10 @@ impl Visit for Fields {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.set(field, value);
+        match serde_json::from_str(value) {
+            Ok(Value::Object(fields)) if field.name() == GUEST_FIELDS => self.set(field, fields),
+            _ => self.set(field, value),
+        }
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {

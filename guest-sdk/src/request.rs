@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use cookie::Cookie;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, ORIGIN};
 use serde::de::DeserializeOwned;
 
 use crate::form::{self, Multipart};
@@ -56,9 +56,23 @@ pub enum RequestError {
 /// ```
 pub trait RequestExt: Sized {
     /// The request's id, under which its events stand in the node's log; empty under a host that gives none.
+    ///
+    /// ```
+    /// # use dormouse_sdk::testing::TestRequest;
+    /// # use dormouse_sdk::{Request, RequestExt};
+    /// let request: Request = TestRequest::get("/").header("x-request-id", "0190f5f2").into();
+    /// assert_eq!(request.id(), "0190f5f2");
+    /// ```
     fn id(&self) -> &str;
 
     /// A header's value, if there is one and it is text.
+    ///
+    /// ```
+    /// # use dormouse_sdk::testing::TestRequest;
+    /// # use dormouse_sdk::{Request, RequestExt};
+    /// let request: Request = TestRequest::get("/").header("x-github-event", "push").into();
+    /// assert_eq!(request.header("X-GitHub-Event"), Some("push"));
+    /// ```
     fn header(&self, name: impl http::header::AsHeaderName) -> Option<&str>;
 
     /// A parameter of the path, that [`Router`](crate::Router) found in the place of `{name}`.
@@ -157,6 +171,21 @@ pub trait RequestExt: Sized {
     /// assert!(request.wants_html());
     /// ```
     fn wants_html(&self) -> bool;
+
+    /// Whether a page of another origin made a browser send this request. A function that trusts a cookie refuses to
+    /// change anything for such a request; `SameSite` alone does not keep out what lies on a neighbouring host.
+    ///
+    /// It reads `Sec-Fetch-Site`, or else compares `Origin` with the host. What no browser sent is not of another origin.
+    ///
+    /// ```
+    /// # use dormouse_sdk::testing::TestRequest;
+    /// # use dormouse_sdk::{Request, RequestExt};
+    /// let request: Request = TestRequest::post("/").header("sec-fetch-site", "same-site").into();
+    /// assert!(request.is_cross_origin());
+    /// let request: Request = TestRequest::post("/").header("origin", "http://localhost").into();
+    /// assert!(!request.is_cross_origin());
+    /// ```
+    fn is_cross_origin(&self) -> bool;
 
     /// The path on this host of a path of this function: what links, forms and redirects need.
     ///
@@ -267,6 +296,17 @@ impl RequestExt for Request {
         self.header(ACCEPT).is_some_and(|types| types.contains("text/html"))
     }
 
+    fn is_cross_origin(&self) -> bool {
+        match (self.header("sec-fetch-site"), self.header(ORIGIN)) {
+            (Some(site), _) => !matches!(site, "same-origin" | "none"),
+            (None, Some(origin)) => {
+                let host = origin.split_once("://").map(|(_, host)| host);
+                host.is_none() || host != self.header(HOST)
+            }
+            (None, None) => false,
+        }
+    }
+
     fn link(&self, path: &str) -> String {
         let base = self.header(BASE_PATH).unwrap_or_default();
         format!("{}{path}", base.trim_end_matches('/'))
@@ -341,6 +381,17 @@ mod tests {
         let form = request(&[("content-type", "Application/X-WWW-Form-Urlencoded; charset=UTF-8")]);
         assert!(form.form::<BTreeMap<String, String>>().is_ok());
         assert_eq!(request(&[]).form::<BTreeMap<String, String>>().unwrap_err().status(), 415);
+    }
+
+    #[test]
+    fn other_origins_are_seen() {
+        let crosses = |headers: &[(&'static str, &str)]| request(headers).is_cross_origin();
+        assert!(!crosses(&[]));
+        assert!(!crosses(&[("sec-fetch-site", "none")]));
+        assert!(!crosses(&[("sec-fetch-site", "same-origin"), ("origin", "https://localhost")]));
+        assert!(crosses(&[("sec-fetch-site", "cross-site"), ("origin", "http://localhost")]));
+        assert!(crosses(&[("origin", "null")]));
+        assert!(crosses(&[("origin", "http://localhost.example")]));
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod origin;
 mod packaging;
 mod parking;
 mod proxies;
+mod qrcards;
 mod sdk;
 mod streams;
 mod upload;

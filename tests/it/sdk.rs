@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use dormouse_tests::logs::Line;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::SHIPPED;
 
@@ -73,17 +73,18 @@ fn mistakes_in_sql_are_told_apart() -> Result<()> {
     let node = SHIPPED.node()?;
     let tenant = node.tenant("sdk")?;
     let kinds = tenant.json("/errors")?;
+    let kinds: Vec<_> = kinds.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let expected = [
         "UNIQUE: kinds.a",
         "NOT NULL: kinds.b",
         "CHECK: b > 0",
         "type: cannot store TEXT value in INTEGER column kinds.b",
         "NoSuchTable(\"nowhere\")",
-        "NotAuthorized(\"not authorized\")",
+        "NotAuthorized(\"not authorized: ATTACH, DETACH and VACUUM are not allowed: a tenant has one database\")",
         "TooLarge(\"string or blob too big\")",
         "Statement(\"cannot commit - no transaction is active\")",
     ];
-    assert_eq!(kinds, json!(expected));
+    assert_eq!(kinds, expected);
     Ok(())
 }
 

@@ -52,7 +52,7 @@ pub enum BodyError {
     NotForm(String),
     /// The body of a fetched response could not be read.
     #[error("a fetched response cannot be used: {0}")]
-    Fetched(#[source] Box<Self>),
+    Fetched(Box<Self>),
 }
 
 impl BodyError {

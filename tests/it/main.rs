@@ -17,6 +17,7 @@ mod headers;
 mod hosts;
 mod house;
 mod idle;
+mod inbox;
 mod logs;
 mod origin;
 mod packaging;

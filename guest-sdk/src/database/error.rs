@@ -72,7 +72,14 @@ pub enum DatabaseError {
     NoRow,
     /// A row does not fit the type that was asked for.
     #[error("a row does not fit: {0}")]
-    Row(#[from] RowError),
+    Row(RowError),
+}
+
+/// Not by `#[from]`, which would also make it the source and so say it twice in the log.
+impl From<RowError> for DatabaseError {
+    fn from(error: RowError) -> Self {
+        Self::Row(error)
+    }
 }
 
 /// A kind of constraint.

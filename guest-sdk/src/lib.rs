@@ -110,6 +110,12 @@ pub type Request = http::Request<Body>;
 /// ```
 pub type Response = http::Response<Body>;
 
+/// The code in the repository's guides, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+#[doc = include_str!("../../docs/functions.md")]
+struct Guides;
+
 /// What the expansion of [`function`] needs. Not part of the interface.
 #[doc(hidden)]
 pub mod __private {

@@ -13,13 +13,17 @@ use syn::{Error, ItemFn, Result, Signature, parse_macro_input, spanned::Spanned}
 /// The function takes the `Request`, or nothing when the answer does not depend on it (which spares reading it), and
 /// returns anything that is `IntoResponse`. A component has one handler.
 ///
-/// ```ignore
+/// ```
 /// use dormouse_sdk::{Request, function};
 ///
 /// #[function]
 /// fn handle(request: Request) -> String {
 ///     format!("You asked for {}\n", request.uri().path())
 /// }
+///
+/// # use dormouse_sdk::testing::{Tenant, TestRequest};
+/// let response = Tenant::new().call(handle, TestRequest::get("/cards"));
+/// assert_eq!(response.text(), "You asked for /cards\n");
 /// ```
 #[proc_macro_attribute]
 pub fn function(arguments: TokenStream, item: TokenStream) -> TokenStream {

@@ -125,7 +125,8 @@ pub const VARIABLE_NAME_BYTES_MAX: usize = 128;
 pub struct VariableNameError(String);
 
 /// A variable, as a function asks for it. The rules are Spin's, and a bound.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct VariableName(String);
 
 impl VariableName {
@@ -151,6 +152,20 @@ impl FromStr for VariableName {
         } else {
             Err(VariableNameError(text.chars().take(80).collect()))
         }
+    }
+}
+
+impl TryFrom<String> for VariableName {
+    type Error = VariableNameError;
+
+    fn try_from(text: String) -> Result<Self, VariableNameError> {
+        text.parse()
+    }
+}
+
+impl From<VariableName> for String {
+    fn from(name: VariableName) -> Self {
+        name.0
     }
 }
 

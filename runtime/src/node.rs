@@ -27,7 +27,8 @@ use crate::database::{self, Database};
 use crate::edge::Edge;
 use crate::limits;
 use crate::listener::{Connections, Listener};
-use crate::sandbox::Sandbox;
+use crate::manifest::{self, Milliseconds};
+use crate::sandbox::{GuestLimits, Sandbox};
 use crate::telemetry::{self, Gauges, Metrics};
 use crate::tenant::Tenants;
 
@@ -115,6 +116,7 @@ impl Node {
             variables: rooms.variables.clone(),
             tenants: rooms.tenants.clone(),
             component_bytes_max: config.component_bytes_max,
+            limits: limits_of(config.guest),
             public_listen: public.local_addr()?.to_string(),
             public_url: config.public_url.clone(),
             base_domain: config.base_domain.clone(),
@@ -138,7 +140,7 @@ impl Node {
         );
         let (drain, drained) = watch::channel(false);
         let edge = Arc::new(self.rooms.edge(&self.config, self.draining.clone()));
-        let wall_time_max = self.config.wall_time_max;
+        let wall_time_max = self.config.guest.wall_time_max;
         let public = Listener::new(self.public, edge, self.connections, wall_time_max)
             .behind(self.config.proxies.clone());
         let public = tokio::spawn(public.run(drained));
@@ -214,7 +216,7 @@ impl Rooms {
             base_domain: config.base_domain.clone(),
             proxies: config.proxies.clone(),
             body_bytes_max: config.body_bytes_max,
-            wall_time_max: config.wall_time_max,
+            limits: config.guest,
             draining,
         }
     }
@@ -234,6 +236,15 @@ impl Rooms {
             routes_remembered: self.directory.remembered(),
             resident_bytes: telemetry::resident_bytes(),
         }
+    }
+}
+
+/// The node's limits as a manifest would write them.
+fn limits_of(guest: GuestLimits) -> manifest::Limits {
+    manifest::Limits {
+        memory_bytes_max: guest.memory_bytes_max.try_into().ok(),
+        cpu_time_max_ms: Some(Milliseconds::of(guest.cpu_time_max)),
+        wall_time_max_ms: Some(Milliseconds::of(guest.wall_time_max)),
     }
 }
 

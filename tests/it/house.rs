@@ -12,7 +12,7 @@ use dormouse_tests::root;
 /// The rooms from the outside in, and which others each may name.
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
-    ("cli", &["catalog", "config", "node", "toolchain"]),
+    ("cli", &["catalog", "config", "manifest", "node", "toolchain"]),
     (
         "node",
         &[
@@ -23,6 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "database",
             "edge",
             "listener",
+            "manifest",
             "sandbox",
             "telemetry",
             "tenant",
@@ -31,7 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Settings become the policies that these rooms define.
     ("config", &["listener", "routing", "sandbox", "telemetry", "tenant"]),
     ("edge", &["admission", "catalog", "control", "listener", "routing", "sandbox", "telemetry", "tenant"]),
-    ("control", &["catalog", "database", "listener", "routing", "telemetry", "tenant"]),
+    ("control", &["catalog", "database", "listener", "manifest", "routing", "telemetry", "tenant"]),
     ("catalog", &["sandbox", "telemetry"]),
     ("sandbox", &["admission", "database", "telemetry", "tenant"]),
     ("tenant", &["database", "telemetry"]),
@@ -41,14 +42,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("listener", &[]),
     ("telemetry", &[]),
     ("toolchain", &[]),
+    ("manifest", &[]),
     ("limits", &[]),
     ("name", &[]),
     ("problem", &[]),
     ("request_id", &[]),
+    ("spelling", &[]),
 ];
 
 /// What every room may name.
-const VOCABULARY: &[&str] = &["limits", "name", "problem", "request_id"];
+const VOCABULARY: &[&str] = &["limits", "name", "problem", "request_id", "spelling"];
 
 /// A word of the source, and the only places where it may stand.
 const CONFINED: &[(&str, &[&str])] = &[
@@ -58,13 +61,15 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("wasmtime_wasi", &["sandbox/"]),
     ("wasmtime_wasi_http", &["sandbox/", "edge/intake.rs"]),
     // In `sandbox` and `control`: the type of a body's bytes.
-    ("hyper", &["listener/", "edge/", "sandbox/", "control/api.rs"]),
+    ("hyper", &["listener/", "edge/", "sandbox/", "control/api.rs", "control/upload.rs"]),
     ("hyper_util", &["listener/"]),
     ("tokio_io_timeout", &["listener/"]),
     ("proxy_header", &["listener/"]),
     ("ipnet", &["listener/"]),
     ("axum", &["control/"]),
     ("aes_gcm", &["control/"]),
+    ("multer", &["control/upload.rs"]),
+    ("strsim", &["spelling.rs"]),
     ("clap", &["cli/", "config/sources.rs"]),
     ("ureq", &["cli/"]),
     ("prometheus_client", &["telemetry/"]),

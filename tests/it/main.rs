@@ -19,6 +19,7 @@ mod house;
 mod idle;
 mod inbox;
 mod logs;
+mod manifest;
 mod origin;
 mod packaging;
 mod parking;

@@ -381,6 +381,28 @@ impl TestNode {
         self.admin_request("PUT", &format!("/v1/tenants/{tenant}/functions/{function}"), &headers, component)
     }
 
+    /// Uploads parts as `multipart/form-data`, each with its name.
+    ///
+    /// # Errors
+    /// When no answer comes; a refusal is one.
+    pub fn upload_parts(&self, tenant: &str, function: &str, parts: &[(&str, &[u8])]) -> Result<Response> {
+        let bearer = format!("Bearer {}", self.token()?);
+        let headers = [
+            ("authorization", bearer.as_str()),
+            ("content-type", "multipart/form-data; boundary=between-the-parts"),
+        ];
+        let mut body = Vec::new();
+        for (name, bytes) in parts {
+            let head =
+                format!("--between-the-parts\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n");
+            body.extend_from_slice(head.as_bytes());
+            body.extend_from_slice(bytes);
+            body.extend_from_slice(b"\r\n");
+        }
+        body.extend_from_slice(b"--between-the-parts--\r\n");
+        self.admin_request("PUT", &format!("/v1/tenants/{tenant}/functions/{function}"), &headers, &body)
+    }
+
     /// Deploys a component from a file.
     ///
     /// # Errors

@@ -43,8 +43,6 @@ pub struct Config {
     pub connections_max: u32,
     /// Largest request body.
     pub body_bytes_max: u64,
-    /// Time from a request's arrival to the end of its response.
-    pub wall_time_max: Duration,
     /// What one guest may take.
     pub guest: GuestLimits,
     /// Requests that run at the same time.
@@ -117,8 +115,11 @@ impl Config {
             log_level,
             connections_max: connections_max?,
             body_bytes_max: body_bytes_max?,
-            wall_time_max: wall_time_max?,
-            guest: GuestLimits { memory_bytes_max: memory_bytes_max?, cpu_time_max: cpu_time_max? },
+            guest: GuestLimits {
+                memory_bytes_max: memory_bytes_max?,
+                cpu_time_max: cpu_time_max?,
+                wall_time_max: wall_time_max?,
+            },
             concurrency_max: concurrency_max?,
             tenant_concurrency_max: tenant_concurrency_max?,
             turn_wait_max: turn_wait_max?,

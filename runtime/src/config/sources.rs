@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::spelling;
+
 /// The file that is read when no other is named, if it is there.
 const DEFAULT_FILE: &str = "/etc/dormouse/node.toml";
 
@@ -190,7 +192,9 @@ impl Reader {
         if KEYS.contains(&key) {
             self.values.insert(key.to_owned(), (value, source));
         } else {
-            let hint = nearest(key).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+            let hint = spelling::nearest(key, KEYS)
+                .map(|near| format!("; did you mean {near}?"))
+                .unwrap_or_default();
             self.mistakes.push(format!("{source}: there is no setting {key}{hint}"));
         }
     }
@@ -263,34 +267,6 @@ fn joined(list: &[toml::Value]) -> String {
     list.iter().map(text).collect::<Vec<_>>().join(",")
 }
 
-/// The known key that a wrong one probably means.
-fn nearest(key: &str) -> Option<&'static str> {
-    KEYS.iter()
-        .map(|known| (distance(key, known), *known))
-        .min()
-        .filter(|(distance, _)| *distance <= 3)
-        .map(|(_, known)| known)
-}
-
-/// Levenshtein's distance.
-fn distance(one: &str, other: &str) -> usize {
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (index, a) in one.bytes().enumerate() {
-        let mut diagonal = index;
-        let mut left = index + 1;
-        if let Some(first) = row.first_mut() {
-            *first = left;
-        }
-        for (b, above) in other.bytes().zip(row.iter_mut().skip(1)) {
-            let cost = (diagonal + usize::from(a != b)).min(*above + 1).min(left + 1);
-            diagonal = *above;
-            *above = cost;
-            left = cost;
-        }
-    }
-    row.last().copied().unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -307,12 +283,5 @@ mod tests {
             "{:?}",
             reader.mistakes
         );
-    }
-
-    #[test]
-    fn distances() {
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("data", "data"), 0);
     }
 }

@@ -12,8 +12,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use http::StatusCode;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::{Body as _, Bytes, Incoming};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tower::ServiceExt as _;
@@ -22,19 +22,18 @@ use super::directory::Directory;
 use super::reply::ApiError;
 use super::store::{FunctionRow, Store, StoreError, TenantRow};
 use super::token::Keys;
+use super::upload::{self, Upload};
 use super::variables::Variables;
 use super::variables_api;
 use crate::catalog::Catalog;
 use crate::database::Value;
 use crate::listener::{Door, Peer};
+use crate::manifest::Limits;
 use crate::name::{FunctionName, Id, TenantName};
 use crate::request_id::{self, RequestId};
 use crate::routing::BaseDomain;
 use crate::telemetry::{RequestContext, in_current_request};
 use crate::tenant::{DatabaseKey, State as TenantState, Tenants};
-
-/// How long an upload may take to arrive.
-const UPLOAD_TIME_MAX: Duration = Duration::from_secs(300);
 
 /// How long a JSON body may take to arrive.
 const JSON_TIME_MAX: Duration = Duration::from_secs(10);
@@ -58,6 +57,8 @@ pub struct AdminState {
     pub tenants: Tenants,
     /// Largest component.
     pub component_bytes_max: u64,
+    /// The most that a function may ask for.
+    pub limits: Limits,
     /// The address of the public listener, as bound.
     pub public_listen: String,
     /// The address that callers use, when the operator has given one.
@@ -167,6 +168,7 @@ async fn node(State(state): Shared) -> Json<serde_json::Value> {
         "public_listen": state.public_listen,
         "public_url": state.public_url,
         "base_domain": state.base_domain.as_ref().map(ToString::to_string),
+        "limits": state.limits,
     }))
 }
 
@@ -248,6 +250,7 @@ async fn show(State(state): Shared, Path(name): Path<String>) -> Answer<Json<ser
     let function = |row: FunctionRow| {
         json!({
             "name": row.name, "component": row.component, "bytes": row.bytes, "deployed_at": row.deployed_at,
+            "manifest": row.manifest,
         })
     };
     let functions: Vec<_> = state.store.functions(&row.id).await?.into_iter().map(function).collect();
@@ -283,10 +286,15 @@ async fn deploy(
 ) -> Answer<Json<serde_json::Value>> {
     let (tenant, row) = find(&state, &tenant).await?;
     let function: FunctionName = function.parse()?;
-    let component = upload(request.into_body(), state.component_bytes_max).await?;
+    let Upload { manifest, component } = upload::receive(request, state.component_bytes_max).await?;
+    if let Some(beyond) = manifest.as_ref().map(|own| own.limits.beyond(&state.limits))
+        && !beyond.is_empty()
+    {
+        return Err(ApiError::BadManifest(beyond.join("; ")));
+    }
     let bytes = component.len() as u64;
     let digest = state.catalog.admit(component).await?;
-    state.store.deploy(&row.id, &function, &digest, bytes).await?;
+    state.store.deploy(&row.id, &function, &digest, bytes, manifest.as_ref()).await?;
     state.directory.forget(&tenant);
     tracing::info!(%tenant, %function, component = %digest, "deployed");
     Ok(Json(json!({
@@ -362,19 +370,4 @@ pub(super) async fn small_body(request: Request) -> Answer<Bytes> {
         .map_err(|_| ApiError::BadRequest("the body took too long to arrive".to_owned()))?;
     let body = body.map_err(|error| ApiError::BadRequest(format!("the body cannot be read: {error}")))?;
     Ok(body.to_bytes())
-}
-
-async fn upload(body: Body, bytes_max: u64) -> Answer<Vec<u8>> {
-    if body.size_hint().lower() > bytes_max {
-        return Err(ApiError::TooLarge(bytes_max));
-    }
-    let limited = Limited::new(body, usize::try_from(bytes_max).unwrap_or(usize::MAX));
-    let collected = tokio::time::timeout(UPLOAD_TIME_MAX, limited.collect())
-        .await
-        .map_err(|_| ApiError::BadRequest("the upload took too long".to_owned()))?;
-    match collected {
-        Ok(body) => Ok(body.to_bytes().into()),
-        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge(bytes_max)),
-        Err(error) => Err(ApiError::BadRequest(format!("the upload broke off: {error}"))),
-    }
 }

@@ -12,6 +12,7 @@ use super::store::{Store, StoreError};
 use super::variables::{FunctionVariables, VariableError, Variables};
 use crate::catalog::Digest;
 use crate::limits;
+use crate::manifest::Limits;
 use crate::name::{TenantName, VariableName};
 use crate::routing::Address;
 use crate::tenant::DatabaseKey;
@@ -25,6 +26,8 @@ pub struct Target {
     pub component: Digest,
     /// What the operator has set for the function.
     pub variables: FunctionVariables,
+    /// What a request may take, as far as the function's manifest says.
+    pub limits: Limits,
 }
 
 /// Why an address stands for nothing.

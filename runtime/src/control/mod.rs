@@ -9,6 +9,7 @@ mod reply;
 mod seal;
 mod store;
 mod token;
+mod upload;
 mod variables;
 mod variables_api;
 

@@ -26,6 +26,8 @@ pub(super) enum ApiError {
     VariableName(#[from] VariableNameError),
     #[error(transparent)]
     Variable(#[from] VariableError),
+    #[error("the manifest: {0}")]
+    BadManifest(String),
     #[error("the component is larger than {0} bytes")]
     TooLarge(u64),
     #[error("there is nothing at this address; the API is described in docs/admin-api.md")]
@@ -50,6 +52,8 @@ const BAD_VARIABLE: ProblemType =
     ProblemType::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-variable", "The variable cannot be kept");
 const NO_VARIABLE: ProblemType =
     ProblemType::new(StatusCode::NOT_FOUND, "unknown-variable", "No such variable");
+const BAD_MANIFEST: ProblemType =
+    ProblemType::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-manifest", "The manifest has mistakes");
 const BAD_COMPONENT: ProblemType =
     ProblemType::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-component", "The component cannot run here");
 const BAD_SQL: ProblemType =
@@ -69,6 +73,7 @@ impl ApiError {
             Self::Unauthorized => UNAUTHORIZED,
             Self::BadRequest(_) => BAD_REQUEST,
             Self::Name(_) | Self::VariableName(_) => BAD_NAME,
+            Self::BadManifest(_) => BAD_MANIFEST,
             Self::Variable(
                 VariableError::TooLarge | VariableError::TooMany | VariableError::TooLargeTogether,
             ) => BAD_VARIABLE,

@@ -10,6 +10,7 @@ use tokio::sync::Mutex;
 
 use crate::catalog::Digest;
 use crate::database::{Command, Database, DatabaseError, Profile, Reply, SessionId, Value};
+use crate::manifest::FunctionManifest;
 use crate::name::{EnvironmentName, FunctionName, Id, TenantName};
 use crate::routing::Address;
 use crate::tenant::DatabaseKey;
@@ -19,7 +20,7 @@ use super::variables::FunctionVariables;
 
 /// The steps that bring the schema from each version to the next; each ends with the version that it makes. The
 /// control data of a newer program, with more of them, is refused.
-const MIGRATIONS: &[&[&str]] = &[TENANTS, VARIABLES];
+const MIGRATIONS: &[&[&str]] = &[TENANTS, VARIABLES, MANIFESTS];
 
 const TENANTS: &[&str] = &[
     "CREATE TABLE tenants (
@@ -51,6 +52,8 @@ const VARIABLES: &[&str] = &[
      ) STRICT, WITHOUT ROWID",
     "PRAGMA user_version = 2",
 ];
+
+const MANIFESTS: &[&str] = &["ALTER TABLE versions ADD COLUMN manifest TEXT", "PRAGMA user_version = 3"];
 
 /// The WAL of the control data is copied when it is larger than this.
 const WAL_BYTES_MAX: u64 = 4 << 20;
@@ -98,6 +101,7 @@ pub(super) struct FunctionRow {
     pub component: String,
     pub bytes: i64,
     pub deployed_at: i64,
+    pub manifest: Option<FunctionManifest>,
 }
 
 /// The control data.
@@ -195,7 +199,7 @@ impl Store {
 
     /// The functions of a tenant's production environment.
     pub(super) async fn functions(&self, tenant: &Id) -> Result<Vec<FunctionRow>> {
-        let sql = "SELECT a.function, v.component, v.bytes, v.created_at
+        let sql = "SELECT a.function, v.component, v.bytes, v.created_at, v.manifest
                    FROM environments e
                    JOIN active_versions a ON a.environment_id = e.id
                    JOIN versions v ON v.id = a.version_id
@@ -207,6 +211,7 @@ impl Store {
                 component: text(row, 1)?.to_owned(),
                 bytes: integer(row, 2)?,
                 deployed_at: integer(row, 3)?,
+                manifest: manifest(row, 4)?,
             })
         };
         rows.iter().map(function).collect()
@@ -239,15 +244,20 @@ impl Store {
         function: &FunctionName,
         component: &Digest,
         bytes: u64,
+        manifest: Option<&FunctionManifest>,
     ) -> Result<()> {
+        let manifest = manifest.map(serde_json::to_string).transpose();
+        let manifest = manifest.map_err(|_| StoreError::Unexpected("manifest"))?;
         self.change(vec![
             (
-                "INSERT INTO versions (tenant_id, function, component, bytes) VALUES (?, ?, ?, ?)".to_owned(),
+                "INSERT INTO versions (tenant_id, function, component, bytes, manifest) VALUES (?, ?, ?, ?, ?)"
+                    .to_owned(),
                 vec![
                     tenant.as_str().into(),
                     function.as_str().into(),
                     component.as_str().into(),
                     Value::Integer(i64::try_from(bytes).unwrap_or(i64::MAX)),
+                    manifest.map_or(Value::Null, Value::Text),
                 ],
             ),
             (
@@ -262,7 +272,7 @@ impl Store {
 
     /// What an address stands for. The outer `None`: no such tenant or environment; the inner one: no such function.
     pub(super) async fn resolve(&self, address: &Address) -> Result<Option<Option<Target>>> {
-        let sql = "SELECT t.id, e.id, e.generation, v.component
+        let sql = "SELECT t.id, e.id, e.generation, v.component, v.manifest
                    FROM tenants t
                    JOIN environments e ON e.tenant_id = t.id AND e.name = ?2
                    LEFT JOIN active_versions a ON a.environment_id = e.id AND a.function = ?3
@@ -280,8 +290,9 @@ impl Store {
         }
         let database = key(id(row, 0)?, id(row, 1)?, integer(row, 2)?)?;
         let component = Digest::parse(text(row, 3)?).ok_or(StoreError::Unexpected("component"))?;
+        let limits = manifest(row, 4)?.unwrap_or_default().limits;
         let variables = FunctionVariables::new(address.function.clone());
-        Ok(Some(Some(Target { database, component, variables })))
+        Ok(Some(Some(Target { database, component, limits, variables })))
     }
 
     pub(super) async fn query(&self, sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>> {
@@ -344,7 +355,70 @@ fn tenant_row(row: &Row) -> Result<TenantRow> {
     Ok(TenantRow { name: text(row, 0)?.to_owned(), id: id(row, 1)?, created_at: integer(row, 2)? })
 }
 
+fn manifest(row: &Row, index: usize) -> Result<Option<FunctionManifest>> {
+    let text = row.get(index).and_then(Value::as_text);
+    let read = text.map(serde_json::from_str).transpose();
+    read.map_err(|_| StoreError::Unexpected("manifest"))
+}
+
 fn key(tenant: Id, environment: Id, generation: i64) -> Result<DatabaseKey> {
     let generation = u64::try_from(generation).map_err(|_| StoreError::Unexpected("generation"))?;
     Ok(DatabaseKey { tenant, environment, generation })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Outcome = std::result::Result<(), Box<dyn std::error::Error>>;
+
+    /// Control data as an earlier program left it, after so many steps.
+    async fn left_by(database: &Database, path: &Path, steps: usize, then: &[&str]) -> Outcome {
+        let session = database.new_session();
+        database.call(session, Command::Create { path: path.to_owned() }).await?;
+        let open = Command::Open { path: path.to_owned(), profile: Profile::Control, bytes_max: BYTES_MAX };
+        database.call(session, open).await?;
+        let sql = MIGRATIONS.iter().take(steps).copied().flatten().chain(then);
+        let statements = sql.map(|sql| ((*sql).to_owned(), Vec::new())).collect();
+        database.call(session, Command::Batch { statements }).await?;
+        database.call(session, Command::Close).await?;
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_program_left_is_brought_up_to_date() -> Outcome {
+        crate::database::start()?;
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("control.db");
+        let database = Database::start(1, 4)?;
+        let (tenant, environment, component) = ("0".repeat(32), "1".repeat(32), "2".repeat(64));
+        let rows = [
+            format!("INSERT INTO tenants (id, name) VALUES ('{tenant}', 'acme')"),
+            format!("INSERT INTO environments VALUES ('{environment}', '{tenant}', 'production', 1)"),
+            format!("INSERT INTO versions VALUES (7, '{tenant}', 'fn', '{component}', 5, 0)"),
+            format!("INSERT INTO active_versions VALUES ('{environment}', 'fn', 7)"),
+        ];
+        left_by(&database, &path, 1, &rows.each_ref().map(String::as_str)).await?;
+
+        for _ in 0..2 {
+            let store = Store::open(database.clone(), &path).await?;
+            let functions = store.functions(&Id::parse(&tenant).ok_or("id")?).await?;
+            assert_eq!(functions.len(), 1);
+            assert!(functions.iter().all(|function| function.manifest.is_none()));
+            store.close().await;
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_a_newer_program_left_is_refused() -> Outcome {
+        crate::database::start()?;
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("control.db");
+        let database = Database::start(1, 4)?;
+        left_by(&database, &path, MIGRATIONS.len(), &["PRAGMA user_version = 1000"]).await?;
+        let refused = Store::open(database, &path).await.err().map(|error| error.to_string());
+        assert!(refused.is_some_and(|refused| refused.contains("run a newer one")));
+        Ok(())
+    }
 }

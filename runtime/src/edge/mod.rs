@@ -12,7 +12,7 @@ mod variables;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::uri::Authority;
 use http::{Method, Request, Response};
@@ -25,7 +25,7 @@ use crate::control::Directory;
 use crate::listener::{Door, Peer, TrustedProxies};
 use crate::request_id::RequestId;
 use crate::routing::{self, BaseDomain, Route};
-use crate::sandbox::{GuestFailure, OnDisconnect, Run, Sandbox};
+use crate::sandbox::{GuestFailure, GuestLimits, OnDisconnect, Run, Sandbox};
 use crate::telemetry::{Metrics, RequestContext};
 use crate::tenant::Tenants;
 use client::Client;
@@ -54,8 +54,8 @@ pub struct Edge {
     pub proxies: Option<Arc<TrustedProxies>>,
     /// Largest request body.
     pub body_bytes_max: u64,
-    /// Time for a whole request and its response.
-    pub wall_time_max: Duration,
+    /// What a request may take at most; a function can ask for less.
+    pub limits: GuestLimits,
     /// Whether the node is shutting down.
     pub draining: Arc<AtomicBool>,
 }
@@ -124,10 +124,12 @@ impl Edge {
         let address = route.address.to_string().into();
         let in_flight = InFlight { request_id: id.shared(), address, since: arrived };
         let ticket = self.admission.enter(&target.database.tenant, in_flight).await?;
-        let deadline = arrived + self.wall_time_max;
+        let own = &target.limits;
+        let limits = self.limits.lowered_to(own.memory_bytes(), own.cpu_time(), own.wall_time());
+        let deadline = arrived + limits.wall_time_max;
         let compiled = tokio::time::timeout_at(deadline.into(), self.catalog.load(&target.component))
             .await
-            .map_err(|_| GuestFailure::WallTime)??;
+            .map_err(|_| GuestFailure::WallTime(limits.wall_time_max))??;
         let lease = self.tenants.lease(target.database.clone());
         intake::rewrite(&mut parts, &route, client, id)?;
         let on_disconnect = on_disconnect(&parts.method);
@@ -135,7 +137,7 @@ impl Edge {
         let body = CappedBody::new(body, self.body_bytes_max, over.clone());
         let request = Request::from_parts(parts, body.boxed_unsync());
         let variables = Arc::new(VariablesOf { directory: self.directory.clone(), target });
-        let run = Run { request, deadline, ticket, lease, variables, on_disconnect };
+        let run = Run { request, deadline, limits, ticket, lease, variables, on_disconnect };
         let outcome = self.sandbox.run(compiled, run).await;
         if over.is_raised() {
             return Err(Failure::BodyTooLarge(self.body_bytes_max));

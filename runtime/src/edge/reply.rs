@@ -87,7 +87,8 @@ impl Failure {
             | Self::HeadersTooLarge { .. }
             | Self::BodyTooLarge(_)
             | Self::ServiceWorker => Some(self.to_string()),
-            Self::Resolve(_) | Self::Busy(_) | Self::Draining | Self::Catalog(_) | Self::Guest(_) => None,
+            Self::Guest(failure) => limit_in_force(failure),
+            Self::Resolve(_) | Self::Busy(_) | Self::Draining | Self::Catalog(_) => None,
         }
     }
 
@@ -105,7 +106,7 @@ impl Failure {
 fn guest_problem(failure: &GuestFailure) -> ProblemType {
     use StatusCode as S;
     match failure {
-        GuestFailure::WallTime => {
+        GuestFailure::WallTime(_) => {
             problem(S::GATEWAY_TIMEOUT, "wall-time-limit", "The function took too long")
         }
         GuestFailure::CpuTime(_) => {
@@ -123,6 +124,20 @@ fn guest_problem(failure: &GuestFailure) -> ProblemType {
             problem(S::SERVICE_UNAVAILABLE, "node-busy", "The node is busy").retry_after(1)
         }
     }
+}
+
+/// The limit that a guest ran into: the node's, or the function's own.
+fn limit_in_force(failure: &GuestFailure) -> Option<String> {
+    let (name, most) = match failure {
+        GuestFailure::WallTime(most) => ("wall_time_max_ms", most.as_millis()),
+        GuestFailure::CpuTime(most) => ("cpu_time_max_ms", most.as_millis()),
+        GuestFailure::Memory(most) => ("memory_bytes_max", u128::from(*most)),
+        GuestFailure::Trap(_)
+        | GuestFailure::NoResponse
+        | GuestFailure::ErrorCode(_)
+        | GuestFailure::PoolExhausted(_) => return None,
+    };
+    Some(format!("its {name} is {most}"))
 }
 
 /// The response of a guest, as it goes out.

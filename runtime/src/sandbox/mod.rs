@@ -49,6 +49,25 @@ pub struct GuestLimits {
     pub memory_bytes_max: u64,
     /// CPU time of the request.
     pub cpu_time_max: Duration,
+    /// Time from the request's arrival to the end of its response.
+    pub wall_time_max: Duration,
+}
+
+impl GuestLimits {
+    /// These limits, each lowered to what a function asks for itself.
+    #[must_use]
+    pub fn lowered_to(
+        self,
+        memory: Option<u64>,
+        cpu_time: Option<Duration>,
+        wall_time: Option<Duration>,
+    ) -> Self {
+        Self {
+            memory_bytes_max: memory.map_or(self.memory_bytes_max, |own| own.min(self.memory_bytes_max)),
+            cpu_time_max: cpu_time.map_or(self.cpu_time_max, |own| own.min(self.cpu_time_max)),
+            wall_time_max: wall_time.map_or(self.wall_time_max, |own| own.min(self.wall_time_max)),
+        }
+    }
 }
 
 /// Why a guest gave no whole response.
@@ -64,8 +83,8 @@ pub enum GuestFailure {
     #[error("the guest needed more than {0} bytes of memory")]
     Memory(u64),
     /// It had not finished when the request's time was over.
-    #[error("the guest did not finish in time")]
-    WallTime,
+    #[error("the guest did not finish within {} ms", .0.as_millis())]
+    WallTime(Duration),
     /// It returned without a response.
     #[error("the guest returned without a response")]
     NoResponse,
@@ -97,6 +116,8 @@ pub struct Run {
     pub request: http::Request<RequestBody>,
     /// When the response must be complete.
     pub deadline: Instant,
+    /// What this guest may take: the node's limits or less.
+    pub limits: GuestLimits,
     /// The right to run; goes with the store.
     pub ticket: Ticket,
     /// The right to the tenant's database; goes with the store.
@@ -112,11 +133,10 @@ pub struct Sandbox {
     engine: Engine,
     linker: Linker<Guest>,
     ticker: Ticker,
-    limits: GuestLimits,
 }
 
 impl Sandbox {
-    /// An engine whose pool holds `concurrency_max` guests.
+    /// An engine whose pool holds `concurrency_max` guests of at most these limits.
     ///
     /// # Errors
     /// When the pool's address space cannot be had, or the ticker's thread.
@@ -124,7 +144,7 @@ impl Sandbox {
         let engine = engine::runner(limits, concurrency_max)?;
         let linker = guest::linker(&engine)?;
         let ticker = Ticker::start(&engine)?;
-        Ok(Self { engine, linker, ticker, limits })
+        Ok(Self { engine, linker, ticker })
     }
 
     /// What the compiled form of a component depends on: wasmtime's version and the engine's settings.
@@ -193,18 +213,18 @@ impl Sandbox {
         head: oneshot::Sender<Result<http::Response<HyperOutgoingBody>, ErrorCode>>,
         ended: Ended,
     ) -> Result<(), GuestFailure> {
-        let deadline = run.deadline;
-        let mut store = self.store(Guest::new(run.ticket, run.lease, run.variables, self.limits));
+        let (deadline, limits) = (run.deadline, run.limits);
+        let mut store = self.store(Guest::new(run.ticket, run.lease, run.variables, limits));
         // Declared after the store, so that it speaks before the store closes the body.
         let mut verdict = ended.verdict();
         let _ticking = self.ticker.tick();
-        let metered = Metered::new(self.limits.cpu_time_max);
+        let metered = Metered::new(limits.cpu_time_max);
         let call = metered.run(call(&mut store, &compiled, run.request, head));
         let outcome = match tokio::time::timeout_at(deadline.into(), call).await {
             Ok(Ok(Ok(()))) => Ok(()),
-            Ok(Ok(Err(error))) => Err(classify(&error, store.data(), self.limits)),
-            Ok(Err(meter::Exceeded)) => Err(GuestFailure::CpuTime(self.limits.cpu_time_max)),
-            Err(_) => Err(GuestFailure::WallTime),
+            Ok(Ok(Err(error))) => Err(classify(&error, store.data(), limits)),
+            Ok(Err(meter::Exceeded)) => Err(GuestFailure::CpuTime(limits.cpu_time_max)),
+            Err(_) => Err(GuestFailure::WallTime(limits.wall_time_max)),
         };
         match &outcome {
             Ok(()) => verdict.completed(),

@@ -1,0 +1,107 @@
+//! Uploads: a component alone, or as `multipart/form-data` beside the section of the manifest that it was built by.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use http::header::CONTENT_TYPE;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Body as _;
+use multer::{Constraints, Multipart, SizeLimit};
+
+use super::reply::ApiError;
+use crate::manifest::FunctionManifest;
+
+/// How long an upload may take to arrive.
+const TIME_MAX: Duration = Duration::from_secs(300);
+
+/// Largest section of a manifest.
+const MANIFEST_BYTES_MAX: u64 = 64 << 10;
+
+/// What an upload has beside its parts: boundaries and their headers.
+const FRAME_BYTES_MAX: u64 = 8 << 10;
+
+/// What a deploy is made of.
+pub(super) struct Upload {
+    pub(super) manifest: Option<FunctionManifest>,
+    pub(super) component: Vec<u8>,
+}
+
+/// Reads an upload with a component of at most `bytes_max`.
+pub(super) async fn receive(request: Request, bytes_max: u64) -> Result<Upload, ApiError> {
+    let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let boundary = content_type.and_then(|value| multer::parse_boundary(value).ok());
+    let body = request.into_body();
+    let received = async {
+        match boundary {
+            Some(boundary) => parts(body, boundary, bytes_max).await,
+            None => Ok(Upload { manifest: None, component: component(body, bytes_max).await? }),
+        }
+    };
+    tokio::time::timeout(TIME_MAX, received)
+        .await
+        .map_err(|_| ApiError::BadRequest("the upload took too long".to_owned()))?
+}
+
+async fn component(body: Body, bytes_max: u64) -> Result<Vec<u8>, ApiError> {
+    if body.size_hint().lower() > bytes_max {
+        return Err(ApiError::TooLarge(bytes_max));
+    }
+    let limited = Limited::new(body, usize::try_from(bytes_max).unwrap_or(usize::MAX));
+    match limited.collect().await {
+        Ok(body) => Ok(body.to_bytes().into()),
+        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::TooLarge(bytes_max)),
+        Err(error) => Err(broken_off(error)),
+    }
+}
+
+async fn parts(body: Body, boundary: String, bytes_max: u64) -> Result<Upload, ApiError> {
+    let whole_max = bytes_max.saturating_add(MANIFEST_BYTES_MAX + FRAME_BYTES_MAX);
+    if body.size_hint().lower() > whole_max {
+        return Err(ApiError::TooLarge(bytes_max));
+    }
+    let sizes = SizeLimit::new()
+        .whole_stream(whole_max)
+        .for_field("component", bytes_max)
+        .for_field("manifest", MANIFEST_BYTES_MAX);
+    let constraints = Constraints::new().size_limit(sizes);
+    let mut form = Multipart::with_constraints(body.into_data_stream(), boundary, constraints);
+    let (mut manifest, mut component) = (None, None);
+    let malformed = |error| malformed(error, bytes_max);
+    while let Some(part) = form.next_field().await.map_err(malformed)? {
+        match part.name() {
+            Some("manifest") => manifest = Some(section(&part.bytes().await.map_err(malformed)?)?),
+            Some("component") => component = Some(part.bytes().await.map_err(malformed)?),
+            other => {
+                let other = other.unwrap_or_default();
+                return Err(ApiError::BadRequest(format!(
+                    "the upload has a part {other:?}; its parts are manifest and component"
+                )));
+            }
+        }
+    }
+    match component {
+        Some(component) => Ok(Upload { manifest, component: component.into() }),
+        None => Err(ApiError::BadRequest("the upload has no part named component".to_owned())),
+    }
+}
+
+fn section(json: &[u8]) -> Result<FunctionManifest, ApiError> {
+    serde_json::from_slice(json).map_err(|error| ApiError::BadManifest(error.to_string()))
+}
+
+fn malformed(error: multer::Error, bytes_max: u64) -> ApiError {
+    match error {
+        multer::Error::FieldSizeExceeded { field_name: Some(name), .. } if name == "manifest" => {
+            ApiError::BadManifest(format!("it is larger than {MANIFEST_BYTES_MAX} bytes"))
+        }
+        multer::Error::FieldSizeExceeded { .. } | multer::Error::StreamSizeExceeded { .. } => {
+            ApiError::TooLarge(bytes_max)
+        }
+        other => broken_off(other),
+    }
+}
+
+fn broken_off(error: impl std::fmt::Display) -> ApiError {
+    ApiError::BadRequest(format!("the upload broke off: {error}"))
+}

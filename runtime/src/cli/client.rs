@@ -14,6 +14,8 @@ use ureq::{Agent, Body, RequestBuilder};
 
 use super::address::NodeUrl;
 use super::text;
+use crate::manifest::FunctionManifest;
+use crate::name::Id;
 
 /// The admin token itself; it comes before the token file. Not an argument, because `ps` shows those.
 const TOKEN_VARIABLE: &str = "DORMOUSE_TOKEN";
@@ -118,11 +120,22 @@ impl Client {
         self.answer(self.with_token(self.agent.delete(self.url(path))).call())
     }
 
-    /// `PUT`s a component. The node may refuse it before it is sent.
-    pub(super) fn put_component(&self, path: &str, component: &[u8]) -> anyhow::Result<Value> {
+    /// `PUT`s a component, beside its manifest where it has one. The node may refuse it before it is sent.
+    pub(super) fn put_component(
+        &self,
+        path: &str,
+        component: &[u8],
+        manifest: Option<&FunctionManifest>,
+    ) -> anyhow::Result<Value> {
         let request = self.agent.put(self.url(path)).config().timeout_global(Some(UPLOAD_TIME_MAX)).build();
-        let request = request.header("content-type", "application/wasm").header("expect", "100-continue");
-        let sent = self.with_token(request).send(component);
+        let request = self.with_token(request).header("expect", "100-continue");
+        let sent = match manifest {
+            None => request.header("content-type", "application/wasm").send(component),
+            Some(manifest) => {
+                let form = Form::of(manifest, component)?;
+                request.header("content-type", form.content_type).send(&form.body)
+            }
+        };
         if let Err(ureq::Error::Io(error)) = &sent
             && matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
         {
@@ -178,6 +191,34 @@ impl Client {
             (_, None) => String::new(),
         };
         Refused { status, reason, hint }
+    }
+}
+
+/// A manifest and a component as `multipart/form-data` (RFC 7578).
+struct Form {
+    content_type: String,
+    body: Vec<u8>,
+}
+
+impl Form {
+    fn of(manifest: &FunctionManifest, component: &[u8]) -> anyhow::Result<Self> {
+        // 128 random bits, so that it is not found inside of a part.
+        let boundary = Id::random().context("the system gives no random bits")?;
+        let (boundary, manifest) = (boundary.as_str(), serde_json::to_string(manifest)?);
+        let part = |name: &str, content_type: &str| {
+            format!(
+                "--{boundary}\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\
+                 content-type: {content_type}\r\n\r\n"
+            )
+        };
+        let before = format!(
+            "{}{manifest}\r\n{}",
+            part("manifest", "application/json"),
+            part("component", "application/wasm")
+        );
+        let after = format!("\r\n--{boundary}--\r\n");
+        let body = [before.as_bytes(), component, after.as_bytes()].concat();
+        Ok(Self { content_type: format!("multipart/form-data; boundary={boundary}"), body })
     }
 }
 

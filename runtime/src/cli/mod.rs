@@ -7,6 +7,8 @@
 mod address;
 mod client;
 mod demo;
+mod deploy;
+mod local;
 mod output;
 mod project;
 mod split;
@@ -51,10 +53,10 @@ enum Command {
     Tenant(tenant::TenantArgs),
     /// Set, list and unset variables and secrets that functions read
     Variable(variable::VariableArgs),
-    /// Compile a function project to a component
+    /// Compile the functions of a project to components
     Build(project::BuildArgs),
-    /// Upload a function for a tenant and print the address that calls it
-    Deploy(project::DeployArgs),
+    /// Upload functions for a tenant and print the addresses that call them
+    Deploy(deploy::DeployArgs),
     /// Run SQL on a tenant's database
     Sql(sql::SqlArgs),
     /// See the whole of it work: start a node, deploy the guestbook, send it a webhook
@@ -92,7 +94,7 @@ pub fn main() -> ExitCode {
         Command::Tenant(args) => tenant::run(&args),
         Command::Variable(args) => variable::run(&args),
         Command::Build(args) => project::run_build(&args),
-        Command::Deploy(args) => project::run_deploy(&args),
+        Command::Deploy(args) => deploy::run(&args),
         Command::Sql(args) => sql::run(&args),
         Command::Demo(args) => demo::run(&args),
     };

@@ -5,8 +5,9 @@ use std::io::{IsTerminal as _, Write as _};
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use ureq::http::StatusCode;
 
-use super::client::{Client, ClientOptions};
+use super::client::{Client, ClientOptions, Refused};
 use super::table::{self, Cell};
 use super::{output, text};
 use crate::name::TenantName;
@@ -84,8 +85,28 @@ pub(super) fn run(args: &TenantArgs) -> anyhow::Result<()> {
 }
 
 /// Creates a tenant.
-pub(super) fn create(client: &Client, name: &TenantName) -> anyhow::Result<Value> {
+fn create(client: &Client, name: &TenantName) -> anyhow::Result<Value> {
     client.post("/v1/tenants", &json!({ "name": name }))
+}
+
+/// Whether a tenant had to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ensured {
+    Created,
+    WasThere,
+}
+
+/// Creates a tenant that is not there yet.
+pub(super) fn ensure(client: &Client, name: &TenantName) -> anyhow::Result<Ensured> {
+    match create(client, name) {
+        Ok(_) => Ok(Ensured::Created),
+        Err(error) if is_conflict(&error) => Ok(Ensured::WasThere),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_conflict(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Refused>().is_some_and(|refused| refused.status == StatusCode::CONFLICT)
 }
 
 fn list(client: &Client, as_json: bool) -> anyhow::Result<()> {
@@ -147,7 +168,27 @@ fn description(tenant: &Value) -> Vec<String> {
     }
     let rows: Vec<_> = functions.iter().map(function_row).collect();
     lines.extend(table::layout(&["function", "component", "size", "deployed"], &rows));
+    let asked: Vec<String> = functions.iter().flat_map(asked_for).collect();
+    if !asked.is_empty() {
+        lines.push(String::new());
+        lines.extend(asked);
+    }
     lines
+}
+
+/// What a function's manifest says of how it runs.
+fn asked_for(function: &Value) -> Vec<String> {
+    let of_manifest = |name: &str| function.get("manifest").and_then(|manifest| manifest.get(name));
+    let name = function.get("name").and_then(Value::as_str).map(text::escaped).unwrap_or_default();
+    let limits = of_manifest("limits").and_then(Value::as_object).into_iter().flatten();
+    let limits = limits.map(|(limit, most)| format!("{name}: {} at most {most}", text::escaped(limit)));
+    let list = |key: &str, means: &str| {
+        let items = of_manifest(key)?.as_array()?.iter().filter_map(Value::as_str).map(text::escaped);
+        Some(format!("{name}: {means} {}", items.collect::<Vec<_>>().join(", ")))
+    };
+    let lists =
+        [list("allowed_outbound_hosts", "may send requests to"), list("variables", "needs the variables")];
+    limits.chain(lists.into_iter().flatten()).collect()
 }
 
 fn function_row(function: &Value) -> Vec<Cell> {
@@ -189,7 +230,13 @@ mod tests {
     fn a_tenant_is_described_with_its_functions() {
         let tenant = json!({
             "name": "acme", "id": "0a", "created_at": 0,
-            "functions": [{"name": "fn", "component": "0123456789abcdef", "bytes": 2048, "deployed_at": 1}],
+            "functions": [{
+                "name": "fn", "component": "0123456789abcdef", "bytes": 2048, "deployed_at": 1,
+                "manifest": {
+                    "limits": {"cpu_time_max_ms": 200}, "allowed_outbound_hosts": ["https://a", "https://b"],
+                    "variables": ["token"]
+                }
+            }],
             "database": {"state": "parked", "bytes": 8192, "wal_bytes": 0}
         });
         assert_eq!(
@@ -203,6 +250,10 @@ mod tests {
                 "function  component       size  deployed",
                 "--------  ------------  ------  --------------------",
                 "fn        0123456789ab  2.0 KB  1970-01-01T00:00:01Z",
+                "",
+                "fn: cpu_time_max_ms at most 200",
+                "fn: may send requests to https://a, https://b",
+                "fn: needs the variables token",
             ]
         );
     }

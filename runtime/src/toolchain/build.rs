@@ -1,4 +1,4 @@
-//! Compiling function projects: one cargo call, and which component each package became.
+//! Compiling Rust packages: one cargo call, and which component each package became.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,33 +16,11 @@ pub struct Built {
     pub component: PathBuf,
 }
 
-/// Compiles the function project in `folder`: a package of its own, or a member of a workspace.
-///
-/// The compiler's messages go to the terminal.
-///
-/// # Errors
-///
-/// When `folder` has no `Cargo.toml`, when the project does not compile, or when it is not a `cdylib`.
-pub fn build(folder: &Path, target: &WasmTarget, progress: Progress<'_>) -> Result<Built, ToolchainError> {
-    let manifest = folder.join("Cargo.toml");
-    if !manifest.is_file() {
-        return Err(ToolchainError::NoManifest(folder.to_owned()));
-    }
-    let manifest = manifest.canonicalize().map_err(|e| ToolchainError::io("read", &manifest, e))?;
-    progress(&format!("compiling {} for {WASM_TARGET}", folder.display()));
-    let messages = compile(target, folder, &[])?;
-    let mut found = artifacts(&messages).filter(|artifact| artifact.manifest == manifest);
-    let artifact = found.next();
-    artifact
-        .map(|artifact| artifact.built)
-        .ok_or_else(|| ToolchainError::NotACdylib { package: folder.display().to_string() })
-}
-
 /// Compiles several members of the workspace in `root` at once, and gives them in the order of `packages`.
 ///
 /// # Errors
 ///
-/// As [`build`].
+/// When there is no `Cargo.toml` in `root`, when they do not compile, or when one is not a `cdylib`.
 pub fn build_many(
     root: &Path,
     packages: &[&str],
@@ -59,20 +37,33 @@ pub fn build_many(
 
 /// Runs cargo and gives what it wrote to its standard output: one JSON message per line.
 fn compile(target: &WasmTarget, folder: &Path, packages: &[&str]) -> Result<String, ToolchainError> {
-    let mut command = target.cargo(folder);
-    command.args(["build", "--release", "--target", WASM_TARGET, "--message-format=json-render-diagnostics"]);
+    let mut command = command(target, folder);
     for package in packages {
         command.args(["--package", package]);
     }
-    let made = capture_output(&mut command).map_err(|e| process::start_error(&command, e))?;
+    let made = process::capture(&mut command)?;
     if made.status.success() {
         return Ok(String::from_utf8_lossy(&made.stdout).into_owned());
     }
     Err(ToolchainError::Compile { command: process::shown(&command), status: made.status })
 }
 
-fn capture_output(command: &mut Command) -> std::io::Result<std::process::Output> {
-    command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?.wait_with_output()
+/// The cargo command that compiles the package in `folder`, whose standard output is for [`component`].
+pub(super) fn command(target: &WasmTarget, folder: &Path) -> Command {
+    let mut command = target.cargo(folder);
+    command.args(["build", "--release", "--target", WASM_TARGET, "--message-format=json-render-diagnostics"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::inherit());
+    command
+}
+
+/// The component that the package in `folder` became, from cargo's messages.
+pub(super) fn component(folder: &Path, messages: &str) -> Result<PathBuf, ToolchainError> {
+    let manifest = folder.join("Cargo.toml");
+    let manifest = manifest.canonicalize().map_err(|e| ToolchainError::io("read", &manifest, e))?;
+    let found = artifacts(messages).find(|artifact| artifact.manifest == manifest);
+    found
+        .map(|artifact| artifact.built.component)
+        .ok_or_else(|| ToolchainError::NotACdylib { package: folder.display().to_string() })
 }
 
 /// A component that cargo reports.
@@ -122,7 +113,6 @@ fn pick(messages: &str, packages: &[&str]) -> Result<Vec<Built>, ToolchainError>
 
 #[cfg(test)]
 mod tests {
-    use super::super::Library;
     use super::super::error::words_of;
     use super::*;
 
@@ -168,14 +158,5 @@ a build script's own words
         assert_eq!(package_name("path+file:///w/b#guest-book@0.1.0"), Some("guest-book"));
         assert_eq!(package_name("git+https://h/r?branch=main#0.1.0"), Some("r"));
         assert_eq!(package_name("nonsense"), None);
-    }
-
-    #[test]
-    fn a_folder_without_a_manifest_is_refused_before_cargo_runs() -> std::io::Result<()> {
-        let folder = tempfile::tempdir()?;
-        let target = WasmTarget { library: Library::Installed };
-        let error = words_of(build(folder.path(), &target, &mut |_| ()));
-        assert!(error.ends_with("is not a function project: it has no Cargo.toml"), "{error}");
-        Ok(())
     }
 }

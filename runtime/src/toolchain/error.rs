@@ -120,7 +120,7 @@ pub enum ToolchainError {
     #[error("neither XDG_CACHE_HOME nor HOME names a folder to keep the standard library in")]
     NoCacheFolder,
     /// A folder is not a Cargo package.
-    #[error("{} is not a function project: it has no Cargo.toml", .0.display())]
+    #[error("{} is not a function project: it has neither a dormouse.toml that says how to build it nor a Cargo.toml", .0.display())]
     NoManifest(PathBuf),
     /// The compiler refused the project; it has already said why on the terminal.
     #[error("`{command}` failed ({status}); the compiler's messages are above")]
@@ -130,6 +130,19 @@ pub enum ToolchainError {
         /// How it ended.
         status: ExitStatus,
     },
+    /// A project's own build command failed; it has already said why on the terminal.
+    #[error("the build command `{command}` failed in {} ({status}); what it said is above", folder.display())]
+    BuildCommand {
+        /// The command.
+        command: String,
+        /// Where it ran.
+        folder: PathBuf,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// There is no component where the manifest says.
+    #[error("there is no component at {}, where the manifest says it is", .0.display())]
+    NoComponent(PathBuf),
     /// A package compiles but makes no component.
     #[error(
         "{package} makes no component: its Cargo.toml needs a library with `crate-type = [\"cdylib\"]` \

@@ -8,7 +8,8 @@
 //! 3. `rustup target add wasm32-wasip2`, where rustup's server answers;
 //! 4. a rebuild from Debian's source packages into that private sysroot ([`sysroot`]).
 //!
-//! [`build()`] and [`build_many`] then run cargo for a function project and name the component it made.
+//! A [`Recipe`] then is how one function becomes a component, by cargo or by a command of its project;
+//! [`build_many`] compiles several packages of a workspace at once.
 //!
 //! This room owns the cache folder and the lock in it. It changes nothing else on the machine, never compiles
 //! for the host, and is no part of a request's life: only the command line and the tests call it.
@@ -16,6 +17,7 @@
 mod build;
 mod error;
 mod process;
+mod recipe;
 mod sysroot;
 
 use std::fs::{self, File, TryLockError};
@@ -23,8 +25,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-pub use build::{Built, build, build_many};
+pub use build::{Built, build_many};
 pub use error::ToolchainError;
+pub use recipe::Recipe;
 
 /// The only target that functions are compiled for.
 pub const WASM_TARGET: &str = "wasm32-wasip2";

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -79,6 +79,12 @@ pub(super) fn output(command: &mut Command) -> Result<String, ToolchainError> {
         return Ok(String::from_utf8_lossy(&made.stdout).into_owned());
     }
     Err(failed(command, made.status, &String::from_utf8_lossy(&made.stderr)))
+}
+
+/// Runs a command whose standard output is piped, without a time limit.
+pub(super) fn capture(command: &mut Command) -> Result<Output, ToolchainError> {
+    let ran = command.spawn().and_then(Child::wait_with_output);
+    ran.map_err(|e| start_error(command, e))
 }
 
 /// Runs a command to its end, or stops it after `limit`. What it writes is kept for the error only.

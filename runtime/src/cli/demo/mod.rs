@@ -10,8 +10,6 @@
 //! However it ends, the node is told to drain and is waited for. The node's folder is the demo's own and is wiped
 //! at the start, unless the user names one with `--data`.
 
-mod folder;
-mod server;
 mod tour;
 
 use std::path::{Path, PathBuf};
@@ -19,15 +17,17 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{output, project, text};
-use folder::Folder;
-use server::Server;
+use super::local::{Contents, Folder, PUBLIC_PREFERRED, Server, Stop, free_or_any};
+use super::{output, text};
+use crate::toolchain::Recipe;
 use tour::Tour;
 
 /// The function that is shown, from the root of the checkout.
 const GUESTBOOK: &str = "functions/guestbook";
+
+/// Where the demo keeps its node, from the root of the checkout.
+const FOLDER: &str = ".dormouse/demo";
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example, from a checkout of Dormouse:\n  dormouse demo\n  dormouse demo --exit")]
@@ -45,7 +45,10 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let here = std::env::current_dir().context("the current directory cannot be read")?;
     let checkout = checkout_above(&here)?;
     let component = build(&mut steps, checkout)?;
-    let folder = Folder::prepare(args.data.as_deref(), checkout)?;
+    let folder = match &args.data {
+        Some(named) => Folder::prepare(named, Contents::Keep)?,
+        None => Folder::prepare(&checkout.join(FOLDER), Contents::Wipe)?,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(show(steps, folder, component, args.exit));
     // A tour that Ctrl-C cut short may still wait for an answer that will not come.
@@ -68,7 +71,7 @@ fn build(steps: &mut Steps, checkout: &Path) -> anyhow::Result<PathBuf> {
     steps.begin("Build the guestbook, a function written in Rust")?;
     let begun = Instant::now();
     let mut progress = |line: &str| output::note(&format!("   {line}"));
-    let component = project::build(&checkout.join(GUESTBOOK), &mut progress)?;
+    let component = Recipe::cargo(checkout.join(GUESTBOOK), &mut progress)?.follow(&mut progress)?;
     let bytes =
         std::fs::metadata(&component).with_context(|| format!("cannot read {}", component.display()))?.len();
     steps.tell(&format!(
@@ -82,7 +85,7 @@ fn build(steps: &mut Steps, checkout: &Path) -> anyhow::Result<PathBuf> {
 async fn show(mut steps: Steps, folder: Folder, component: PathBuf, exit: bool) -> anyhow::Result<()> {
     let mut stop = Stop::listen()?;
     steps.begin("Start a node")?;
-    let mut server = Server::start(&folder)?;
+    let mut server = Server::start(&folder, free_or_any(PUBLIC_PREFERRED), "info")?;
     let shown = tokio::select! {
         shown = present(&mut server, &folder, steps, component, exit) => shown,
         () = stop.asked() => {
@@ -104,7 +107,7 @@ async fn show(mut steps: Steps, folder: Folder, component: PathBuf, exit: bool) 
     let stopped = server.stop(&mut stop).await;
     match outcome {
         Err(error) if !error.is::<Interrupted>() && !error.is::<output::OutputClosed>() => {
-            Err(error.context(folder.last_log_lines()))
+            Err(error.context(format!("the demo failed; {}", folder.last_log_lines())))
         }
         outcome => outcome.and(stopped),
     }
@@ -130,26 +133,6 @@ async fn present(
     tokio::select! {
         given = given => given?,
         ended = server.ended() => Err(ended),
-    }
-}
-
-/// Ctrl-C, or a request to end from whoever started this process.
-struct Stop {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Stop {
-    fn listen() -> anyhow::Result<Self> {
-        let listen = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
-    }
-
-    async fn asked(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
     }
 }
 

@@ -7,11 +7,10 @@ use anyhow::{Context as _, ensure};
 use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body};
 
-use super::folder::{Folder, shown_from_here};
-use super::server::Doors;
 use super::{Steps, resident_bytes};
-use crate::cli::client::{Client, Refused};
-use crate::cli::{output, project, sql, tenant, text};
+use crate::cli::client::Client;
+use crate::cli::local::{Doors, Folder, shown_from_here};
+use crate::cli::{deploy, output, sql, tenant, text};
 use crate::name::{FunctionName, TenantName};
 
 /// How many requests the warm times are the median of.
@@ -39,7 +38,7 @@ impl Tour {
         let client = Client::from_token_file(self.admin().parse()?, &self.folder.token_file())?;
         let (tenant, function): (TenantName, FunctionName) = ("demo".parse()?, "fn".parse()?);
         self.deploy(steps, &client, &tenant, &function)?;
-        let address = project::address(&client, &tenant, &function)?;
+        let address = deploy::address(&client, &tenant, &function)?;
         let caller = Caller::new(address);
         steps.begin("Send it a webhook")?;
         let first = send_webhook(steps, &caller)?;
@@ -60,16 +59,13 @@ impl Tour {
         function: &FunctionName,
     ) -> anyhow::Result<()> {
         steps.begin("Create a tenant and deploy the guestbook to it")?;
-        match tenant::create(client, tenant) {
-            Ok(_) => steps.tell(&format!("created the tenant {tenant}"))?,
-            // A folder of the user's may hold an earlier demo.
-            Err(error) if status_of(&error) == Some(StatusCode::CONFLICT) => {
-                steps.tell(&format!("the tenant {tenant} is there already"))?;
-            }
-            Err(error) => return Err(error),
+        // A folder of the user's may hold an earlier demo.
+        match tenant::ensure(client, tenant)? {
+            tenant::Ensured::Created => steps.tell(&format!("created the tenant {tenant}"))?,
+            tenant::Ensured::WasThere => steps.tell(&format!("the tenant {tenant} is there already"))?,
         }
         let begun = Instant::now();
-        project::deploy(client, tenant, function, &self.component)?;
+        deploy::upload(client, tenant, function, &self.component, None)?;
         steps.tell(&format!("compiled to machine code and deployed in {}", text::span(begun.elapsed())))
     }
 
@@ -123,10 +119,6 @@ fn send_webhook(steps: &Steps, caller: &Caller) -> anyhow::Result<Duration> {
     // Escaped as one line: this is the function's own text.
     steps.tell(&format!("  {}", text::escaped(&answer.body)))?;
     Ok(answer.time)
-}
-
-fn status_of(error: &anyhow::Error) -> Option<StatusCode> {
-    error.downcast_ref::<Refused>().map(|refused| refused.status)
 }
 
 /// What the function answered, and how long it took from before the request to the last byte.

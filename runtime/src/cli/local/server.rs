@@ -1,10 +1,10 @@
-//! The demo's node: this program's own `serve`, as a child process.
+//! The node: this program's own `serve`, as a child process.
 //!
-//! The child is in a process group of its own, so that Ctrl-C reaches only the demo, which then tells the child to
-//! drain. If the demo is killed outright, the kernel tells the child (`--with-parent`).
+//! The child is in a process group of its own, so that Ctrl-C reaches only this process, which then tells the child to
+//! drain. If this process is killed outright, the kernel tells the child (`--with-parent`).
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -18,10 +18,12 @@ use super::Stop;
 use super::folder::Folder;
 
 /// The public address that is tried first, because it is the one that people remember.
-const PUBLIC_PREFERRED: &str = "127.0.0.1:8080";
+pub(in crate::cli) const PUBLIC_PREFERRED: SocketAddr = SocketAddr::new(LOOPBACK, 8_080);
 
 /// An address with a port that the system chooses.
-const ANY_PORT: &str = "127.0.0.1:0";
+const ANY_PORT: SocketAddr = SocketAddr::new(LOOPBACK, 0);
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// How long the node may take to open its doors.
 const START_TIME_MAX: Duration = Duration::from_secs(30);
@@ -34,28 +36,33 @@ const LOG_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Where the node listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Doors {
+pub(in crate::cli) struct Doors {
     /// The functions' addresses.
-    pub(super) public: SocketAddr,
+    pub(in crate::cli) public: SocketAddr,
     /// The admin API.
-    pub(super) admin: SocketAddr,
+    pub(in crate::cli) admin: SocketAddr,
 }
 
 /// The running node.
-pub(super) struct Server {
+pub(in crate::cli) struct Server {
     child: Child,
 }
 
 impl Server {
-    /// Starts the node. Its configuration is the demo's alone: no file and no variable of the user changes it.
-    pub(super) fn start(folder: &Folder) -> anyhow::Result<Self> {
+    /// Starts the node. Its configuration is given here alone: no file and no variable of the user changes it.
+    pub(in crate::cli) fn start(
+        folder: &Folder,
+        public: SocketAddr,
+        log_level: &str,
+    ) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("cannot tell where this program is")?;
         let log = folder.log();
         let log = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let mut command = Command::new(&program);
         command
             .args(["serve", "--with-parent", "--config", "/dev/null", "--log-format", "json"])
-            .args(["--public-listen", public_listen(), "--admin-listen", ANY_PORT, "--data"])
+            .args(["--log-level", log_level, "--public-listen", &public.to_string()])
+            .args(["--admin-listen", &ANY_PORT.to_string(), "--data"])
             .arg(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -72,7 +79,7 @@ impl Server {
     }
 
     /// Waits until the node listens, and gives its addresses.
-    pub(super) async fn listening(&mut self, folder: &Folder) -> anyhow::Result<Doors> {
+    pub(in crate::cli) async fn listening(&mut self, folder: &Folder) -> anyhow::Result<Doors> {
         let doors = async {
             loop {
                 let log = std::fs::read_to_string(folder.log()).unwrap_or_default();
@@ -91,17 +98,17 @@ impl Server {
     }
 
     /// The node's process id.
-    pub(super) fn process(&self) -> anyhow::Result<u32> {
+    pub(in crate::cli) fn process(&self) -> anyhow::Result<u32> {
         self.child.id().context("the node has ended")
     }
 
     /// Waits until the node ends by itself, which it should not.
-    pub(super) async fn ended(&mut self) -> anyhow::Error {
+    pub(in crate::cli) async fn ended(&mut self) -> anyhow::Error {
         ended(self.child.wait().await)
     }
 
     /// Tells the node to drain and waits for it. A second Ctrl-C kills it.
-    pub(super) async fn stop(&mut self, stop: &mut Stop) -> anyhow::Result<()> {
+    pub(in crate::cli) async fn stop(&mut self, stop: &mut Stop) -> anyhow::Result<()> {
         let Some(process) = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) else {
             return Ok(());
         };
@@ -129,9 +136,9 @@ fn ended(status: std::io::Result<std::process::ExitStatus>) -> anyhow::Error {
     }
 }
 
-/// The preferred address when it is free.
-fn public_listen() -> &'static str {
-    if TcpListener::bind(PUBLIC_PREFERRED).is_ok() { PUBLIC_PREFERRED } else { ANY_PORT }
+/// The address when it is free, else one with a port that the system chooses.
+pub(in crate::cli) fn free_or_any(preferred: SocketAddr) -> SocketAddr {
+    if TcpListener::bind(preferred).is_ok() { preferred } else { ANY_PORT }
 }
 
 /// The addresses in the log line that says `listening`.

@@ -1,4 +1,4 @@
-//! The folder of a demo's node: its data, and the log beside it.
+//! The folder of a node: its data, and the log beside it.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -6,29 +6,30 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-/// Where the demo keeps its node, from the root of the checkout.
-const DEFAULT: &str = ".dormouse/demo";
-
-/// How many lines of the node's log a failed demo shows.
+/// How many lines of the node's log an error shows.
 const LOG_LINES_SHOWN: usize = 10;
 
-/// A folder that no other node uses, for one demo.
+/// What becomes of what is in the folder already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum Contents {
+    /// It stays.
+    Keep,
+    /// It goes.
+    Wipe,
+}
+
+/// A folder that no other node uses.
 #[derive(Debug, Clone)]
-pub(super) struct Folder {
+pub(in crate::cli) struct Folder {
     path: PathBuf,
 }
 
 impl Folder {
-    /// The folder that the user named, as it is; without one the demo's own, wiped.
-    pub(super) fn prepare(named: Option<&Path>, checkout: &Path) -> anyhow::Result<Self> {
-        let path = match named {
-            Some(path) => {
-                std::path::absolute(path).with_context(|| format!("cannot use {}", path.display()))?
-            }
-            None => checkout.join(DEFAULT),
-        };
+    /// Makes the folder when it is not there.
+    pub(in crate::cli) fn prepare(path: &Path, contents: Contents) -> anyhow::Result<Self> {
+        let path = std::path::absolute(path).with_context(|| format!("cannot use {}", path.display()))?;
         refuse_when_in_use(&path)?;
-        if named.is_none() && path.exists() {
+        if contents == Contents::Wipe && path.exists() {
             fs::remove_dir_all(&path).with_context(|| format!("cannot wipe {}", path.display()))?;
         }
         // The log of a node is not for everyone on the machine.
@@ -41,40 +42,40 @@ impl Folder {
     }
 
     /// The folder.
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::cli) fn path(&self) -> &Path {
         &self.path
     }
 
     /// The folder as the user would name it.
-    pub(super) fn shown(&self) -> String {
+    pub(in crate::cli) fn shown(&self) -> String {
         shown_from_here(&self.path)
     }
 
     /// The node's admin token.
-    pub(super) fn token_file(&self) -> PathBuf {
+    pub(in crate::cli) fn token_file(&self) -> PathBuf {
         self.path.join("keys/admin.token")
     }
 
     /// The node's log.
-    pub(super) fn log(&self) -> PathBuf {
-        self.path.join("demo.log")
+    pub(in crate::cli) fn log(&self) -> PathBuf {
+        self.path.join("node.log")
     }
 
     /// The end of the node's log, as the first lines of an error.
-    pub(super) fn last_log_lines(&self) -> String {
+    pub(in crate::cli) fn last_log_lines(&self) -> String {
         let log = fs::read_to_string(self.log()).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         let last = lines.get(lines.len().saturating_sub(LOG_LINES_SHOWN)..).unwrap_or_default();
         if last.is_empty() {
-            return format!("the demo failed; the node's log, {}, is empty", self.log().display());
+            return format!("the node's log, {}, is empty", self.log().display());
         }
         let last: String = last.iter().map(|line| format!("\n  {line}")).collect();
-        format!("the demo failed; the end of the node's log, {}:{last}\nthe cause", self.log().display())
+        format!("the end of the node's log, {}:{last}\nthe cause", self.log().display())
     }
 }
 
 /// A path relative to the current directory when it lies below it.
-pub(super) fn shown_from_here(path: &Path) -> String {
+pub(in crate::cli) fn shown_from_here(path: &Path) -> String {
     let here = std::env::current_dir().ok();
     let below = here.and_then(|here| Some(path.strip_prefix(here).ok()?.to_owned()));
     below.map_or_else(|| path.display().to_string(), |below| format!("./{}", below.display()))
@@ -85,7 +86,7 @@ fn refuse_when_in_use(path: &Path) -> anyhow::Result<()> {
     let Ok(lock) = File::open(path.join("lock")) else { return Ok(()) };
     match lock.try_lock() {
         Err(TryLockError::WouldBlock) => {
-            bail!("another node runs in {}: stop it, or give this demo a folder with --data", path.display())
+            bail!("another node runs in {}: stop it first", path.display())
         }
         Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
     }
@@ -96,34 +97,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_own_folder_is_wiped_and_a_named_one_is_kept() -> anyhow::Result<()> {
-        let checkout = tempfile::tempdir()?;
-        let own = Folder::prepare(None, checkout.path())?;
+    fn what_is_there_is_kept_or_wiped() -> anyhow::Result<()> {
+        let place = tempfile::tempdir()?;
+        let own = Folder::prepare(&place.path().join("node"), Contents::Keep)?;
         let left = own.path().join("left");
         fs::write(&left, "")?;
-        Folder::prepare(Some(own.path()), checkout.path())?;
+        Folder::prepare(own.path(), Contents::Keep)?;
         assert!(left.exists());
-        Folder::prepare(None, checkout.path())?;
+        Folder::prepare(own.path(), Contents::Wipe)?;
         assert!(!left.exists() && own.path().is_dir());
         Ok(())
     }
 
     #[test]
     fn the_folder_of_a_running_node_is_left_alone() -> anyhow::Result<()> {
-        let checkout = tempfile::tempdir()?;
-        let folder = Folder::prepare(None, checkout.path())?;
+        let place = tempfile::tempdir()?;
+        let folder = Folder::prepare(place.path(), Contents::Keep)?;
         let lock = File::create(folder.path().join("lock"))?;
         lock.lock()?;
-        assert!(Folder::prepare(None, checkout.path()).is_err());
+        assert!(Folder::prepare(place.path(), Contents::Wipe).is_err());
         drop(lock);
-        assert!(Folder::prepare(None, checkout.path()).is_ok());
+        assert!(Folder::prepare(place.path(), Contents::Wipe).is_ok());
         Ok(())
     }
 
     #[test]
     fn an_error_ends_with_the_last_lines_of_the_log() -> anyhow::Result<()> {
-        let checkout = tempfile::tempdir()?;
-        let folder = Folder::prepare(None, checkout.path())?;
+        let place = tempfile::tempdir()?;
+        let folder = Folder::prepare(place.path(), Contents::Keep)?;
         assert!(folder.last_log_lines().contains("is empty"));
         let log: String = (1..=12).map(|line| format!("line {line}\n")).collect();
         fs::write(folder.log(), log)?;

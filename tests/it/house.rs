@@ -72,6 +72,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("strsim", &["spelling.rs"]),
     ("clap", &["cli/", "config/sources.rs"]),
     ("ureq", &["cli/"]),
+    ("ignore", &["cli/dev/"]),
     ("prometheus_client", &["telemetry/"]),
     // In `config`: a level is checked by who will read it.
     ("tracing_subscriber", &["telemetry/", "config/mod.rs"]),

@@ -8,6 +8,7 @@ mod address;
 mod client;
 mod demo;
 mod deploy;
+mod dev;
 mod local;
 mod output;
 mod project;
@@ -57,6 +58,8 @@ enum Command {
     Build(project::BuildArgs),
     /// Upload functions for a tenant and print the addresses that call them
     Deploy(deploy::DeployArgs),
+    /// Build and serve a project, and keep it current while it is edited
+    Dev(dev::DevArgs),
     /// Run SQL on a tenant's database
     Sql(sql::SqlArgs),
     /// See the whole of it work: start a node, deploy the guestbook, send it a webhook
@@ -95,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::Variable(args) => variable::run(&args),
         Command::Build(args) => project::run_build(&args),
         Command::Deploy(args) => deploy::run(&args),
+        Command::Dev(args) => dev::run(&args),
         Command::Sql(args) => sql::run(&args),
         Command::Demo(args) => demo::run(&args),
     };

@@ -67,7 +67,7 @@ impl Door for Edge {
         let arrived = Instant::now();
         let id = RequestId::of(request.headers());
         let client = Client::of(peer, request.headers(), self.proxies.as_deref());
-        let path = request.uri().path().to_owned();
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let authority = intake::authority(request.uri(), request.headers());
         let host = authority.as_ref().map_or("", Authority::host);
         let route = routing::route(host, &path, self.base_domain.as_ref());
@@ -85,20 +85,28 @@ impl Door for Edge {
             };
             let outcome = answered.as_ref().map_or_else(|failure| failure.problem().slug, |_| "ok");
             self.metrics.answered(outcome, arrived.elapsed().as_secs_f64());
-            match answered {
-                Ok(response) => {
-                    tracing::debug!(status = response.status().as_u16(), "answered");
-                    response
-                }
+            let response = match answered {
+                Ok(response) => response,
                 Err(failure) => {
                     if failure.is_internal() {
                         tracing::error!(%failure, "the node failed a request");
                     } else {
-                        tracing::debug!(%failure, outcome, "answered");
+                        tracing::debug!(%failure, "the request failed");
                     }
                     failure.into_response(&id)
                 }
-            }
+            };
+            // A target of its own, so that it can be had without the rest of the debug level.
+            tracing::debug!(
+                target: "request",
+                %method,
+                path,
+                status = response.status().as_u16(),
+                outcome,
+                microseconds = u64::try_from(arrived.elapsed().as_micros()).unwrap_or(u64::MAX),
+                "answered"
+            );
+            response
         };
         context.scope(answered).await
     }

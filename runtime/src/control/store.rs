@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 use crate::catalog::Digest;
 use crate::database::{Command, Database, DatabaseError, Profile, Reply, SessionId, Value};
 use crate::manifest::FunctionManifest;
+use crate::limits;
 use crate::name::{EnvironmentName, FunctionName, Id, TenantName};
 use crate::routing::Address;
 use crate::tenant::DatabaseKey;
@@ -299,6 +300,7 @@ impl Store {
         let command = Command::Execute {
             sql: sql.to_owned(),
             parameters,
+            result_bytes_max: limits::RESULT_BYTES_MAX,
             time_max: Duration::from_secs(10),
             may_write: false,
             first_of_lease: false,

@@ -48,6 +48,17 @@ impl Value {
     pub fn as_integer(&self) -> Option<i64> {
         if let Self::Integer(number) = self { Some(*number) } else { None }
     }
+
+    /// Bytes that values take, a row of them or the parameters of a statement.
+    #[must_use]
+    pub fn bytes(values: &[Self]) -> usize {
+        let content = |value: &Self| match value {
+            Self::Null | Self::Integer(_) | Self::Real(_) => 0,
+            Self::Text(text) => text.len(),
+            Self::Blob(bytes) => bytes.len(),
+        };
+        size_of::<Vec<Self>>() + size_of_val(values) + values.iter().map(content).sum::<usize>()
+    }
 }
 
 /// Whose SQL a session runs, and so what is guarded.
@@ -82,6 +93,8 @@ pub enum Command {
         sql: String,
         /// Values for `?1`, `?2`, …
         parameters: Vec<Value>,
+        /// Bytes that its rows may take.
+        result_bytes_max: usize,
         /// Running time of the statement.
         time_max: Duration,
         /// Whether the sender holds the permit that a writing statement needs.
@@ -208,6 +221,7 @@ mod tests {
                     Value::Text("a\0b".into()),
                     Value::Blob(vec![0, 255]),
                 ],
+                result_bytes_max: 1 << 20,
                 time_max: Duration::from_millis(5),
                 may_write: true,
                 first_of_lease: false,

@@ -63,6 +63,7 @@ pub(super) struct Session {
 pub(super) struct Request {
     pub sql: String,
     pub parameters: Vec<Value>,
+    pub result_bytes_max: usize,
     pub time_max: Duration,
     pub may_write: bool,
     pub in_transaction: bool,
@@ -87,7 +88,7 @@ impl Session {
             return Ok(Reply::Executed(self.executed(Err(DatabaseError::Cancelled))));
         }
         self.connection.set_deadline(Some(Instant::now() + request.time_max));
-        let outcome = match run(&mut self.connection, &request.sql, &request.parameters, request.may_write) {
+        let outcome = match run(&mut self.connection, &request) {
             Ok(None) => return Ok(Reply::NeedsWriter { sql: request.sql, parameters: request.parameters }),
             Ok(Some(rows)) => Ok(rows),
             Err(error) => match self.explain(error, request.time_max) {
@@ -121,7 +122,7 @@ impl Session {
         let run_all = |connection: &mut Connection| {
             plain(connection, "BEGIN IMMEDIATE")?;
             for (sql, parameters) in statements {
-                run(connection, sql, parameters, true)?;
+                step_through(connection, sql, parameters)?;
             }
             plain(connection, "COMMIT")
         };
@@ -259,53 +260,55 @@ fn set_up(mut connection: Connection, opening: &Opening) -> Result<Connection, S
 
 /// Runs a statement of the room's own.
 fn plain(connection: &mut Connection, sql: &str) -> Result<(), SqliteError> {
+    step_through(connection, sql, &[])
+}
+
+/// Runs a statement whose rows nobody wants.
+fn step_through(connection: &mut Connection, sql: &str, parameters: &[Value]) -> Result<(), SqliteError> {
     if let Some(mut statement) = connection.prepare(sql)? {
+        statement.bind(parameters)?;
         while statement.step()? == Step::Row {}
     }
     Ok(())
 }
 
 /// Runs the first statement of a text; `None` when it would write and may not.
-fn run(
-    connection: &mut Connection,
-    sql: &str,
-    parameters: &[Value],
-    may_write: bool,
-) -> Result<Option<Rows>, SqliteError> {
-    let Some(mut statement) = connection.prepare(sql)? else { return Ok(Some(Rows::default())) };
-    if !may_write && !statement.is_readonly() {
+fn run(connection: &mut Connection, request: &Request) -> Result<Option<Rows>, SqliteError> {
+    let Some(mut statement) = connection.prepare(&request.sql)? else { return Ok(Some(Rows::default())) };
+    if !request.may_write && !statement.is_readonly() {
         return Ok(None);
     }
-    statement.bind(parameters)?;
-    collect(&mut statement).map(Some)
+    statement.bind(&request.parameters)?;
+    collect(&mut statement, request.result_bytes_max).map(Some)
 }
 
-fn collect(statement: &mut Statement<'_>) -> Result<Rows, SqliteError> {
+fn collect(statement: &mut Statement<'_>, bytes_max: usize) -> Result<Rows, SqliteError> {
     let columns = statement.columns();
     let mut rows = Vec::new();
     let mut bytes = 0;
     while statement.step()? == Step::Row {
         let row = statement.row();
-        bytes += row.iter().map(value_bytes).sum::<usize>();
-        if bytes > limits::RESULT_BYTES_MAX {
-            let message = format!(
-                "the result is larger than {} MiB; ask for fewer rows or columns, or use LIMIT",
-                limits::RESULT_BYTES_MAX >> 20
-            );
-            return Err(SqliteError { code: ffi::SQLITE_TOOBIG, message });
+        bytes += Value::bytes(&row);
+        if bytes > bytes_max {
+            return Err(SqliteError { code: ffi::SQLITE_TOOBIG, message: too_large(bytes_max) });
         }
         rows.push(row);
     }
     Ok(Rows { columns, rows })
 }
 
-fn value_bytes(value: &Value) -> usize {
-    let content = match value {
-        Value::Null | Value::Integer(_) | Value::Real(_) => 0,
-        Value::Text(text) => text.len(),
-        Value::Blob(bytes) => bytes.len(),
-    };
-    size_of::<Value>() + content
+fn too_large(bytes_max: usize) -> String {
+    if bytes_max == limits::RESULT_BYTES_MAX {
+        return format!(
+            "the result is larger than {} MiB; ask for fewer rows or columns, or use LIMIT",
+            bytes_max >> 20
+        );
+    }
+    format!(
+        "the result is larger than the {bytes_max} bytes that are left of this request's {} MiB for rows; \
+         read or drop the rows of its other statements first",
+        limits::RESULT_BYTES_MAX >> 20
+    )
 }
 
 /// Makes a new database file: under another name first, then renamed and synced, so that it is whole or not there.

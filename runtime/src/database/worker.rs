@@ -168,11 +168,20 @@ fn apply(slot: &Slot, open: &mut Option<OpenSession>, command: Command) -> Answe
 
 fn apply_open(session: &mut Session, command: Command) -> Answer {
     match command {
-        Command::Execute { sql, parameters, time_max, may_write, first_of_lease, in_transaction } => {
+        Command::Execute {
+            sql,
+            parameters,
+            result_bytes_max,
+            time_max,
+            may_write,
+            first_of_lease,
+            in_transaction,
+        } => {
             if first_of_lease {
                 session.forget_earlier_lease();
             }
-            session.execute(Request { sql, parameters, time_max, may_write, in_transaction })
+            let request = Request { sql, parameters, result_bytes_max, time_max, may_write, in_transaction };
+            session.execute(request)
         }
         Command::Batch { statements } => session.batch(&statements),
         Command::Rollback => session.rollback().map(|()| Reply::Done),

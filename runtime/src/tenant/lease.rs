@@ -82,6 +82,19 @@ impl Lease {
     /// # Errors
     /// When the statement fails, is refused or takes too long; nothing of it is kept then.
     pub async fn execute(&mut self, sql: String, parameters: Vec<Value>) -> Result<Rows, DatabaseError> {
+        self.execute_within(limits::RESULT_BYTES_MAX, sql, parameters).await
+    }
+
+    /// Runs the first statement of `sql`, whose rows must not take more than `result_bytes_max`.
+    ///
+    /// # Errors
+    /// As [`Lease::execute`], and when the rows take more.
+    pub async fn execute_within(
+        &mut self,
+        result_bytes_max: usize,
+        sql: String,
+        parameters: Vec<Value>,
+    ) -> Result<Rows, DatabaseError> {
         let ends_transaction = starts_with_any(&sql, &["ROLLBACK"]);
         if std::mem::take(&mut self.lost_transaction) {
             if ends_transaction {
@@ -91,7 +104,7 @@ impl Lease {
             return Err(lost_transaction());
         }
         let was_in_transaction = self.held.as_ref().is_some_and(|held| held.in_transaction);
-        let outcome = self.run(sql, parameters).await;
+        let outcome = self.run(result_bytes_max, sql, parameters).await;
         let is_in_transaction = self.held.as_ref().is_some_and(|held| held.is_open && held.in_transaction);
         // SQLite, the clock or a failed session has rolled it back, and the guest does not know yet: what it says next
         // must not be committed alone.
@@ -100,18 +113,23 @@ impl Lease {
         outcome
     }
 
-    async fn run(&mut self, sql: String, parameters: Vec<Value>) -> Result<Rows, DatabaseError> {
+    async fn run(
+        &mut self,
+        result_bytes_max: usize,
+        sql: String,
+        parameters: Vec<Value>,
+    ) -> Result<Rows, DatabaseError> {
         self.open().await?;
         let held = self.held.as_mut().ok_or(DatabaseError::Closed)?;
         held.refuse_after_expiry(&self.shared).await?;
         if held.writer.is_none() && starts_with_any(&sql, WRITES) {
             held.take_writer(&self.shared).await?;
         }
-        let executed = match held.try_execute(&self.shared, sql, parameters).await? {
+        let executed = match held.try_execute(&self.shared, result_bytes_max, sql, parameters).await? {
             Reply::Executed(executed) => executed,
             Reply::NeedsWriter { sql, parameters } => {
                 held.take_writer(&self.shared).await?;
-                match held.try_execute(&self.shared, sql, parameters).await? {
+                match held.try_execute(&self.shared, result_bytes_max, sql, parameters).await? {
                     Reply::Executed(executed) => executed,
                     Reply::NeedsWriter { .. } | Reply::Done | Reply::Checkpointed { .. } => {
                         return Err(DatabaseError::Closed);
@@ -191,10 +209,17 @@ impl Held {
         answer
     }
 
-    async fn try_execute(&mut self, shared: &Shared, sql: String, parameters: Vec<Value>) -> Answer {
+    async fn try_execute(
+        &mut self,
+        shared: &Shared,
+        result_bytes_max: usize,
+        sql: String,
+        parameters: Vec<Value>,
+    ) -> Answer {
         let command = Command::Execute {
             sql,
             parameters,
+            result_bytes_max,
             time_max: shared.policy.statement_time_max,
             may_write: self.writer.is_some(),
             first_of_lease: std::mem::take(&mut self.is_fresh),

@@ -50,6 +50,8 @@ pub const TABLES_PER_COMPONENT: u32 = 8;
 pub const HOSTCALL_BYTES_MAX: usize = 16 << 20;
 /// Resource handles (requests, streams, connections) that one guest may hold. wasmtime's default is 1,000,000.
 pub const RESOURCES_MAX: usize = 10_000;
+/// Bytes of a response that the host takes out of a guest of the 0.3 world at once.
+pub const RESPONSE_CHUNK_BYTES_MAX: usize = 64 << 10;
 /// Random bytes that one call may ask for.
 pub const RANDOM_BYTES_MAX: u64 = 1 << 20;
 /// What a guest may write to stdout and stderr together in one request; the rest is dropped and said so.
@@ -58,6 +60,9 @@ pub const LOG_BYTES_MAX: usize = 64 << 10;
 pub const LOG_LINE_BYTES_MAX: usize = 8 << 10;
 /// How often running guests are pre-empted, so that one cannot hold a worker thread.
 pub const EPOCH_TICK: Duration = Duration::from_millis(10);
+/// Stacks that one guest of the 0.3 world can hold: one that waits in a call, and one on which the host writes what
+/// arrives for another call.
+pub const STACKS_PER_CONCURRENT_GUEST: u32 = 2;
 /// Stack of one guest, host calls included; wasmtime keeps 512 KiB of it for the guest.
 pub const STACK_BYTES: usize = 1 << 20;
 /// Bytes that a freed slot of the pool keeps for its next guest: zeroing the touched ones costs less than unmapping
@@ -110,8 +115,13 @@ pub const STATEMENT_TIME_MAX: Duration = Duration::from_secs(5);
 pub const TRANSACTION_HELD_MAX: Duration = Duration::from_secs(5);
 /// How long a statement waits for its tenant's one writer permit.
 pub const WRITER_WAIT_MAX: Duration = Duration::from_secs(10);
-/// Rows of one statement, buffered. Spin's figure is 128 MiB.
+/// Rows of one statement, buffered; also the rows of all statements of one request that it has not read yet. Spin's
+/// figure is 128 MiB.
 pub const RESULT_BYTES_MAX: usize = 16 << 20;
+/// Rows of a stream that the host hands to its guest at once.
+pub const ROWS_AT_ONCE_MAX: usize = 1_024;
+/// Statements of one request that wait for their turn at its database, with their values.
+pub const WAITING_STATEMENTS_BYTES_MAX: usize = 16 << 20;
 /// Size of one tenant's database file.
 pub const DATABASE_BYTES_MAX: u64 = 1 << 30;
 /// Page size of a tenant's database, fixed when it is made.

@@ -6,6 +6,17 @@ use dormouse_tests::{Shared, problem_of};
 
 use crate::{SHIPPED, TIGHT};
 
+in_both_worlds![
+    a_body_over_the_cap_is_refused_before_it_is_sent,
+    a_body_as_large_as_the_cap_is_taken,
+    a_busy_tenant_and_a_busy_node_say_when_to_come_back,
+    a_guest_that_traps,
+    a_guest_that_spins,
+    a_guest_that_allocates_without_end,
+    a_guest_that_never_answers,
+    waiting_costs_no_cpu_time,
+];
+
 /// A node that runs two requests at once, one for each tenant.
 static BUSY: Shared = Shared::new(&[
     ("--concurrency-max", "2"),
@@ -70,10 +81,9 @@ fn a_malformed_address_is_not_found() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_body_over_the_cap_is_refused_before_it_is_sent() -> Result<()> {
+fn a_body_over_the_cap_is_refused_before_it_is_sent(guest: &str) -> Result<()> {
     let node = TIGHT.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     for length in ["65537", "9223372036854775807"] {
         let mut connection = node.connect()?;
         let path = tenant.path("/ignore-body");
@@ -98,10 +108,9 @@ fn a_chunked_body_over_the_cap_is_refused_when_it_gets_there() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_body_as_large_as_the_cap_is_taken() -> Result<()> {
+fn a_body_as_large_as_the_cap_is_taken(guest: &str) -> Result<()> {
     let node = TIGHT.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     let body = vec![b'x'; 65_536];
     assert_eq!(tenant.request("POST", "/echo", &[], &body)?.expect(200)?.body, body);
 
@@ -141,10 +150,9 @@ fn an_endless_head_is_refused() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_busy_tenant_and_a_busy_node_say_when_to_come_back() -> Result<()> {
+fn a_busy_tenant_and_a_busy_node_say_when_to_come_back(guest: &str) -> Result<()> {
     let node = BUSY.node()?;
-    let (one, two, three) = (node.tenant("misbehave")?, node.tenant("misbehave")?, node.tenant("misbehave")?);
+    let (one, two, three) = (node.tenant(guest)?, node.tenant(guest)?, node.tenant(guest)?);
     let busy = |response: &Response, slug: &str| -> Result<()> {
         is_problem(response, 503, slug)?;
         let seconds = response.header("retry-after").unwrap_or_default();
@@ -170,43 +178,38 @@ fn a_busy_tenant_and_a_busy_node_say_when_to_come_back() -> Result<()> {
 }
 
 /// A guest's deed that breaks a bound gets its problem, and the tenant's next request is served.
-fn fails_alone(deed: &str, status: u16, slug: &str) -> Result<()> {
+fn fails_alone(guest: &str, deed: &str, status: u16, slug: &str) -> Result<()> {
     let node = TIGHT.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     is_problem(&tenant.get(deed)?, status, slug)?;
     assert_eq!(tenant.get("/ok")?.expect(200)?.text(), "ok");
     Ok(())
 }
 
-#[test]
-fn a_guest_that_traps() -> Result<()> {
-    fails_alone("/trap", 502, "guest-trap")
+fn a_guest_that_traps(guest: &str) -> Result<()> {
+    fails_alone(guest, "/trap", 502, "guest-trap")
 }
 
-#[test]
-fn a_guest_that_spins() -> Result<()> {
-    fails_alone("/spin", 502, "cpu-time-limit")
+fn a_guest_that_spins(guest: &str) -> Result<()> {
+    fails_alone(guest, "/spin", 502, "cpu-time-limit")
 }
 
-#[test]
-fn a_guest_that_allocates_without_end() -> Result<()> {
-    fails_alone("/allocate", 502, "memory-limit")
+fn a_guest_that_allocates_without_end(guest: &str) -> Result<()> {
+    fails_alone(guest, "/allocate", 502, "memory-limit")
 }
 
-#[test]
-fn a_guest_that_never_answers() -> Result<()> {
-    fails_alone("/never", 504, "wall-time-limit")
+fn a_guest_that_never_answers(guest: &str) -> Result<()> {
+    fails_alone(guest, "/never", 504, "wall-time-limit")
 }
 
 #[test]
 fn a_guest_that_ends_without_a_response() -> Result<()> {
-    fails_alone("/no-response", 502, "no-response")
+    fails_alone("misbehave", "/no-response", 502, "no-response")
 }
 
-#[test]
-fn waiting_costs_no_cpu_time() -> Result<()> {
+fn waiting_costs_no_cpu_time(guest: &str) -> Result<()> {
     let node = TIGHT.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     assert_eq!(tenant.get("/slow?ms=500")?.expect(200)?.text(), "slow");
     Ok(())
 }

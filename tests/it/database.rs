@@ -9,6 +9,24 @@ use serde_json::{Value, json};
 
 use crate::{SHIPPED, TIGHT};
 
+in_both_worlds![
+    what_was_written_before_a_trap_is_kept,
+    a_transaction_that_traps_is_rolled_back,
+    a_transaction_left_open_is_rolled_back,
+    a_transaction_held_too_long_is_rolled_back_and_others_go_on,
+    two_requests_at_once_have_their_own_transaction_and_rowid,
+    two_connections_of_a_guest_are_one_session,
+    a_guest_may_open_256_connections,
+    there_is_one_database_and_it_is_the_default,
+    only_the_first_statement_of_a_text_runs,
+    values_come_back_as_they_went_in,
+    too_few_or_too_many_parameters_are_refused,
+    a_request_finds_nothing_of_the_one_before,
+    changes_and_row_ids_are_told,
+    a_failed_statement_leaves_nothing_and_the_next_one_runs,
+    savepoints_and_concurrent_readers_work,
+];
+
 fn rows_in_log(tenant: &Tenant<'_>) -> Result<i64> {
     tenant.number("SELECT count(*) FROM log")
 }
@@ -25,19 +43,17 @@ fn succeeded(answer: &Value) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn what_was_written_before_a_trap_is_kept() -> Result<()> {
+fn what_was_written_before_a_trap_is_kept(guest: &str) -> Result<()> {
     let node = SHIPPED.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     tenant.get("/write-then-trap")?.expect(502)?;
     assert_eq!(tenant.sql("SELECT note FROM log")?, json!([["write-then-trap"]]));
     Ok(())
 }
 
-#[test]
-fn a_transaction_that_traps_is_rolled_back() -> Result<()> {
+fn a_transaction_that_traps_is_rolled_back(guest: &str) -> Result<()> {
     let node = SHIPPED.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     tenant.get("/transaction-then-trap")?.expect(502)?;
     assert_eq!(rows_in_log(&tenant)?, 0);
     // The writer is free, and the session that was in the transaction is as good as new.
@@ -48,10 +64,9 @@ fn a_transaction_that_traps_is_rolled_back() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_transaction_left_open_is_rolled_back() -> Result<()> {
+fn a_transaction_left_open_is_rolled_back(guest: &str) -> Result<()> {
     let node = SHIPPED.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     let steps = tenant.json("/leave-transaction")?;
     for step in ["begin", "insert"] {
         succeeded(steps.get(step).context("no such step")?)?;
@@ -63,10 +78,9 @@ fn a_transaction_left_open_is_rolled_back() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_transaction_held_too_long_is_rolled_back_and_others_go_on() -> Result<()> {
+fn a_transaction_held_too_long_is_rolled_back_and_others_go_on(guest: &str) -> Result<()> {
     let node = TIGHT.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     tenant.guest_sql("CREATE TABLE IF NOT EXISTS log(id INTEGER PRIMARY KEY, note TEXT)")?;
     let mut holder = tenant.send("/hold-transaction?ms=900")?;
     tenant.wait_for_state("leased")?;
@@ -83,10 +97,9 @@ fn a_transaction_held_too_long_is_rolled_back_and_others_go_on() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn two_requests_at_once_have_their_own_transaction_and_rowid() -> Result<()> {
+fn two_requests_at_once_have_their_own_transaction_and_rowid(guest: &str) -> Result<()> {
     let node = SHIPPED.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     let answers = thread::scope(|scope| {
         let request = || scope.spawn(|| tenant.json("/insert-and-rowid?ms=10"));
         let requests: Vec<_> = (0..12).map(|_| request()).collect();
@@ -108,10 +121,9 @@ fn two_requests_at_once_have_their_own_transaction_and_rowid() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn two_connections_of_a_guest_are_one_session() -> Result<()> {
+fn two_connections_of_a_guest_are_one_session(guest: &str) -> Result<()> {
     let node = SHIPPED.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     let told = tenant.json("/two-connections")?;
     assert_eq!(told.get("before"), Some(&json!(0)));
     assert_eq!(told.get("seen_by_one"), Some(&json!(1)));
@@ -128,10 +140,9 @@ fn two_connections_of_a_guest_are_one_session() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_guest_may_open_256_connections() -> Result<()> {
+fn a_guest_may_open_256_connections(guest: &str) -> Result<()> {
     let node = SHIPPED.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     let told = tenant.json("/open-many?n=256")?;
     assert_eq!(told, json!({ "opened": 256, "error": null }));
     let told = tenant.json("/open-many?n=300")?;
@@ -140,10 +151,9 @@ fn a_guest_may_open_256_connections() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn there_is_one_database_and_it_is_the_default() -> Result<()> {
+fn there_is_one_database_and_it_is_the_default(guest: &str) -> Result<()> {
     let node = SHIPPED.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     assert_eq!(tenant.json("/open?name=default")?, json!({ "opened": "default" }));
     for name in ["other", "", "Default", "..%2Fcontrol.db", "%3Amemory%3A", "file%3Ax", "default%00"] {
         let told = error_of(&tenant.json(&format!("/open?name={name}"))?)?;
@@ -152,20 +162,18 @@ fn there_is_one_database_and_it_is_the_default() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn only_the_first_statement_of_a_text_runs() -> Result<()> {
+fn only_the_first_statement_of_a_text_runs(guest: &str) -> Result<()> {
     let node = SHIPPED.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     tenant.sql("CREATE TABLE t(a)")?;
     succeeded(&tenant.guest_sql("INSERT INTO t VALUES (1); INSERT INTO t VALUES (2); DROP TABLE t")?)?;
     assert_eq!(tenant.sql("SELECT a FROM t; SELECT 3")?, json!([[1]]));
     Ok(())
 }
 
-#[test]
-fn values_come_back_as_they_went_in() -> Result<()> {
+fn values_come_back_as_they_went_in(guest: &str) -> Result<()> {
     let node = SHIPPED.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     // Numbers in a list are a blob to this guest.
     let values = json!([
         null,
@@ -189,10 +197,9 @@ fn values_come_back_as_they_went_in() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn too_few_or_too_many_parameters_are_refused() -> Result<()> {
+fn too_few_or_too_many_parameters_are_refused(guest: &str) -> Result<()> {
     let node = SHIPPED.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     for (sql, params) in [("SELECT ?, ?", json!([1])), ("SELECT ?", json!([1, 2])), ("SELECT 1", json!([1]))]
     {
         let answer = tenant.post("/sql", &json!({ "sql": sql, "params": params }))?.expect(200)?.json()?;
@@ -201,10 +208,9 @@ fn too_few_or_too_many_parameters_are_refused() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_request_finds_nothing_of_the_one_before() -> Result<()> {
+fn a_request_finds_nothing_of_the_one_before(guest: &str) -> Result<()> {
     let node = SHIPPED.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     let first = tenant.guest_statements(&[
         "CREATE TABLE kept(a INTEGER PRIMARY KEY)",
         "INSERT INTO kept VALUES (41), (42)",
@@ -227,10 +233,9 @@ fn a_request_finds_nothing_of_the_one_before() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn changes_and_row_ids_are_told() -> Result<()> {
+fn changes_and_row_ids_are_told(guest: &str) -> Result<()> {
     let node = SHIPPED.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     let told = tenant.guest_statements(&[
         "CREATE TABLE t(a INTEGER PRIMARY KEY, b)",
         "INSERT INTO t(b) VALUES (1), (2), (3)",
@@ -245,10 +250,9 @@ fn changes_and_row_ids_are_told() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_failed_statement_leaves_nothing_and_the_next_one_runs() -> Result<()> {
+fn a_failed_statement_leaves_nothing_and_the_next_one_runs(guest: &str) -> Result<()> {
     let node = SHIPPED.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     tenant.sql("CREATE TABLE t(a INTEGER PRIMARY KEY)")?;
     tenant.sql("INSERT INTO t VALUES (3)")?;
     let told = tenant.guest_statements(&[
@@ -266,10 +270,9 @@ fn a_failed_statement_leaves_nothing_and_the_next_one_runs() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn savepoints_and_concurrent_readers_work() -> Result<()> {
+fn savepoints_and_concurrent_readers_work(guest: &str) -> Result<()> {
     let node = SHIPPED.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     tenant.sql("CREATE TABLE t(a)")?;
     let told = tenant.guest_statements(&[
         "SAVEPOINT one",

@@ -7,12 +7,17 @@ use dormouse_tests::{Stop, TestNode, eventually};
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
-#[test]
-fn requests_in_flight_are_finished() -> Result<()> {
+in_both_worlds![
+    requests_in_flight_are_finished,
+    what_holds_it_up_is_named_and_cancelled,
+    a_node_that_drains_is_not_ready,
+];
+
+fn requests_in_flight_are_finished(guest: &str) -> Result<()> {
     let mut node = TestNode::start()?;
     let address = node.public_address()?;
     let (mut slow, mut drip, mut transaction) = {
-        let tenant = node.tenant("misbehave")?;
+        let tenant = node.tenant(guest)?;
         tenant.guest_sql("CREATE TABLE log(id INTEGER PRIMARY KEY, note TEXT)")?;
         let slow = tenant.send("/slow?ms=700")?;
         let drip = tenant.start("/drip?chunks=8&ms=100")?;
@@ -33,15 +38,14 @@ fn requests_in_flight_are_finished() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn what_holds_it_up_is_named_and_cancelled() -> Result<()> {
+fn what_holds_it_up_is_named_and_cancelled(guest: &str) -> Result<()> {
     let mut node = TestNode::builder()
         .flag("--drain-deadline-ms", 400)
         .flag("--transaction-held-max-ms", 600_000)
         .start()?;
     node.expect_log("did not finish before the drain's deadline");
     let name = {
-        let tenant = node.tenant("misbehave")?;
+        let tenant = node.tenant(guest)?;
         tenant.guest_sql("CREATE TABLE log(id INTEGER PRIMARY KEY, note TEXT)")?;
         tenant.name
     };
@@ -88,11 +92,10 @@ fn idle_connections_do_not_hold_it_up() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_node_that_drains_is_not_ready() -> Result<()> {
+fn a_node_that_drains_is_not_ready(guest: &str) -> Result<()> {
     let mut node = TestNode::start()?;
     let admin = node.admin_address()?;
-    let mut slow = node.tenant("misbehave")?.send("/slow?ms=1500")?;
+    let mut slow = node.tenant(guest)?.send("/slow?ms=1500")?;
     node.wait_for_metric("dormouse_instances", 1.0)?;
     node.terminate()?;
     eventually("it is not ready", || {

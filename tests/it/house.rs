@@ -58,6 +58,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("libsql", &["database/"]),
     // In `edge`: the type of the error in which a request body ends, which wasi:http fixes.
     ("wasmtime", &["sandbox/", "edge/intake.rs"]),
+    ("wasmparser", &["sandbox/world.rs"]),
     ("wasmtime_wasi", &["sandbox/"]),
     ("wasmtime_wasi_http", &["sandbox/", "edge/intake.rs"]),
     // In `sandbox` and `control`: the type of a body's bytes.
@@ -84,7 +85,16 @@ const CONFINED: &[(&str, &[&str])] = &[
     // compiler's process.
     (
         "anyhow",
-        &["node.rs", "cli/", "sandbox/engine.rs", "sandbox/guest.rs", "sandbox/mod.rs", "catalog/compile.rs"],
+        &[
+            "node.rs",
+            "cli/",
+            "sandbox/engine.rs",
+            "sandbox/link.rs",
+            "sandbox/mod.rs",
+            "sandbox/p2.rs",
+            "sandbox/p3.rs",
+            "catalog/compile.rs",
+        ],
     ),
 ];
 
@@ -92,7 +102,7 @@ const CONFINED: &[(&str, &[&str])] = &[
 const CONFINED_TEXTS: &[(&str, &[&str])] = &[
     ("env::var", &["config/sources.rs", "cli/", "toolchain/"]),
     ("env::set_var", &[]),
-    ("unsafe ", &["database/callbacks.rs", "database/memory.rs", "database/sqlite.rs", "sandbox/mod.rs"]),
+    ("unsafe ", &["database/callbacks.rs", "database/memory.rs", "database/sqlite.rs", "sandbox/link.rs"]),
     ("process::exit", &[]),
     ("Command::new", &["catalog/compile.rs", "cli/", "toolchain/"]),
     (".unwrap()", &[]),

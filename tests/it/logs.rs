@@ -6,6 +6,13 @@ use dormouse_tests::{SharedNode, Tenant};
 
 use crate::SHIPPED;
 
+in_both_worlds![
+    what_a_guest_prints_is_logged_with_its_request,
+    the_servers_own_lines_carry_the_id_too,
+    a_guest_cannot_forge_a_line,
+    a_flood_is_cut_and_said_so,
+];
+
 /// What a response says its request's id is.
 fn id_for(tenant: &Tenant<'_>, wanted: Option<&str>) -> Result<String> {
     let headers: Vec<(&str, &str)> = wanted.map(|id| ("x-request-id", id)).into_iter().collect();
@@ -69,11 +76,10 @@ fn log(node: &SharedNode, tenant: &Tenant<'_>, request_id: &str, line: &str) -> 
     Ok(node.logs().of_request(request_id))
 }
 
-#[test]
-fn what_a_guest_prints_is_logged_with_its_request() -> Result<()> {
+fn what_a_guest_prints_is_logged_with_its_request(guest: &str) -> Result<()> {
     let node = SHIPPED.node()?;
-    let tenant = node.tenant("misbehave")?;
-    let lines = log(&node, &tenant, "guest-prints-0001", "hello+log")?;
+    let tenant = node.tenant(guest)?;
+    let lines = log(&node, &tenant, &format!("guest-prints-0001-{guest}"), "hello+log")?;
     for line in lines.iter().filter(|line| line.is_of_guest()) {
         assert_eq!(line.message(), "hello log");
         assert_eq!(line.get("level"), Some("INFO"));
@@ -84,11 +90,10 @@ fn what_a_guest_prints_is_logged_with_its_request() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn the_servers_own_lines_carry_the_id_too() -> Result<()> {
+fn the_servers_own_lines_carry_the_id_too(guest: &str) -> Result<()> {
     let node = SHIPPED.node()?;
-    let tenant = node.tenant("misbehave")?;
-    let id = "own-lines-0001";
+    let tenant = node.tenant(guest)?;
+    let id: &str = &format!("own-lines-0001-{guest}");
     tenant.request("GET", "/trap", &[("x-request-id", id)], b"")?.expect(502)?;
     let is_it = |line: &Line| line.text.contains("trap") && line.request("request_id") == Some(id);
     let line = node.logs().wait_for("the trap, with its request", is_it)?;
@@ -101,13 +106,12 @@ fn the_servers_own_lines_carry_the_id_too() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_guest_cannot_forge_a_line() -> Result<()> {
+fn a_guest_cannot_forge_a_line(guest: &str) -> Result<()> {
     let node = SHIPPED.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     // A newline and an event; a quote that would end the text; an escape for the terminal.
     let forged = "a%0A%7B%22level%22%3A%22ERROR%22%2C%22message%22%3A%22forged%22%7D%0Ab%22%2C%22level%22%3A%22ERROR%1B%5B31m";
-    let lines = log(&node, &tenant, "forges-0001", forged)?;
+    let lines = log(&node, &tenant, &format!("forges-0001-{guest}"), forged)?;
     ensure!(!lines.is_empty(), "nothing was logged");
     for line in lines {
         assert_eq!(line.get("level"), Some("INFO"), "{line}");
@@ -116,11 +120,10 @@ fn a_guest_cannot_forge_a_line() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_flood_is_cut_and_said_so() -> Result<()> {
+fn a_flood_is_cut_and_said_so(guest: &str) -> Result<()> {
     let node = SHIPPED.node()?;
-    let tenant = node.tenant("misbehave")?;
-    let id = "flood-0001";
+    let tenant = node.tenant(guest)?;
+    let id: &str = &format!("flood-0001-{guest}");
     tenant.request("GET", "/log-flood?lines=20000", &[("x-request-id", id)], b"")?.expect(200)?;
     let is_it = |line: &Line| line.request("request_id") == Some(id) && line.message().contains("dropped");
     node.logs().wait_for("the flood is said to be cut", is_it)?;

@@ -3,6 +3,18 @@
 //! Most tests share two nodes and keep to tenants of their own. A test that counts what a whole node holds, or stops
 //! it, has one of its own.
 
+/// Makes each function a test of its own for the same guest in either world, which it takes the name of.
+macro_rules! in_both_worlds {
+    ($($test:ident),* $(,)?) => {
+        mod p2 {
+            $(#[test] fn $test() -> anyhow::Result<()> { super::$test("misbehave") })*
+        }
+        mod p3 {
+            $(#[test] fn $test() -> anyhow::Result<()> { super::$test("misbehave3") })*
+        }
+    };
+}
+
 mod admin;
 mod bad_input;
 mod cli;
@@ -30,6 +42,7 @@ mod streams;
 mod upload;
 mod variables;
 mod webhook;
+mod worlds;
 
 use dormouse_tests::Shared;
 

@@ -6,6 +6,8 @@ use anyhow::{Result, ensure};
 use dormouse_tests::{Stop, Tenant, TestNode, eventually};
 use serde_json::json;
 
+in_both_worlds![a_reader_is_parked_and_closed_too,];
+
 /// Every file below a folder, with its size.
 pub(crate) fn files_below(folder: &Path) -> Result<Vec<(PathBuf, u64)>> {
     let mut found = Vec::new();
@@ -63,10 +65,9 @@ fn after_its_park_time_a_tenant_is_a_file_and_nothing_else() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_reader_is_parked_and_closed_too() -> Result<()> {
+fn a_reader_is_parked_and_closed_too(guest: &str) -> Result<()> {
     let node = TestNode::builder().flag("--park-time-max-ms", 150).start()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     tenant.guest_sql("SELECT 1")?;
     tenant.guest_sql("SELEKT 1")?;
     tenant.get("/leave-transaction")?.expect(200)?;

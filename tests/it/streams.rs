@@ -7,10 +7,25 @@ use serde_json::json;
 
 use crate::{SHIPPED, TIGHT};
 
-#[test]
-fn a_request_body_streams_in_while_the_response_streams_out() -> Result<()> {
+in_both_worlds![
+    a_request_body_streams_in_while_the_response_streams_out,
+    a_large_body_arrives_whole,
+    a_drip_arrives_drop_by_drop,
+    a_client_that_goes_away_cancels_its_guest,
+    a_client_that_goes_away_leaves_no_transaction,
+    a_response_that_its_guest_did_not_finish_is_cut,
+    a_response_over_the_wall_time_is_cut,
+    a_client_that_waits_to_be_asked_for_its_body_is_asked,
+    a_client_that_sends_nothing_is_not_waited_for,
+    a_client_that_reads_nothing_is_not_waited_for,
+    head_gets_a_head,
+    a_body_that_the_guest_ignores_is_no_next_request,
+    requests_in_one_packet_are_answered_in_order,
+];
+
+fn a_request_body_streams_in_while_the_response_streams_out(guest: &str) -> Result<()> {
     let node = SHIPPED.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     let mut connection = node.connect()?;
     connection.chunked_request("POST", &tenant.path("/echo"), &[])?;
     connection.chunk(b"one")?;
@@ -29,10 +44,9 @@ fn a_request_body_streams_in_while_the_response_streams_out() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_large_body_arrives_whole() -> Result<()> {
+fn a_large_body_arrives_whole(guest: &str) -> Result<()> {
     let node = SHIPPED.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     let (mut connection, mut incoming) = tenant.start("/big?bytes=50000000")?;
     let mut length = 0;
     while let Some(bytes) = connection.next(&mut incoming)? {
@@ -45,10 +59,9 @@ fn a_large_body_arrives_whole() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_drip_arrives_drop_by_drop() -> Result<()> {
+fn a_drip_arrives_drop_by_drop(guest: &str) -> Result<()> {
     let node = SHIPPED.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     let (mut connection, mut incoming) = tenant.start("/drip?chunks=4&ms=30")?;
     let mut drops = 0;
     while let Some(bytes) = connection.next(&mut incoming)? {
@@ -59,10 +72,9 @@ fn a_drip_arrives_drop_by_drop() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_client_that_goes_away_cancels_its_guest() -> Result<()> {
+fn a_client_that_goes_away_cancels_its_guest(guest: &str) -> Result<()> {
     let node = TestNode::start()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     let nobody_runs = || node.wait_for_metric("dormouse_instances", 0.0);
 
     // Before the head.
@@ -94,10 +106,9 @@ fn a_client_that_goes_away_cancels_its_guest() -> Result<()> {
     nobody_runs()
 }
 
-#[test]
-fn a_client_that_goes_away_leaves_no_transaction() -> Result<()> {
+fn a_client_that_goes_away_leaves_no_transaction(guest: &str) -> Result<()> {
     let node = TestNode::builder().flag("--transaction-held-max-ms", 600_000).start()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     let connection = tenant.send("/hold-transaction?ms=3600000")?;
     tenant.wait_for_state("leased")?;
     drop(connection);
@@ -112,10 +123,9 @@ fn a_client_that_goes_away_leaves_no_transaction() -> Result<()> {
 /// A node whose guests may compute for a moment only.
 static HASTY: Shared = Shared::new(&[("--cpu-time-max-ms", "100")]);
 
-#[test]
-fn a_response_that_its_guest_did_not_finish_is_cut() -> Result<()> {
+fn a_response_that_its_guest_did_not_finish_is_cut(guest: &str) -> Result<()> {
     let node = HASTY.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     for deed in ["/trap-after-head", "/spin-after-head"] {
         let (mut connection, mut incoming) = tenant.start(deed)?;
         // A guest that fails before its head has gone out can still be answered for.
@@ -132,10 +142,9 @@ fn a_response_that_its_guest_did_not_finish_is_cut() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_response_over_the_wall_time_is_cut() -> Result<()> {
+fn a_response_over_the_wall_time_is_cut(guest: &str) -> Result<()> {
     let node = TIGHT.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     let (mut connection, mut incoming) = tenant.start("/drip?chunks=2&ms=3600000")?;
     assert_eq!(connection.next(&mut incoming)?.as_deref(), Some(b"drip\n".as_slice()));
     let Err(error) = connection.rest(&mut incoming) else { anyhow::bail!("the body looks whole") };
@@ -143,10 +152,9 @@ fn a_response_over_the_wall_time_is_cut() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_client_that_waits_to_be_asked_for_its_body_is_asked() -> Result<()> {
+fn a_client_that_waits_to_be_asked_for_its_body_is_asked(guest: &str) -> Result<()> {
     let node = SHIPPED.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     let mut connection = node.connect()?;
     // This deed reads its body before it answers; one that answers first need not ask.
     connection.chunked_request("POST", &tenant.path("/sql"), &[("expect", "100-continue")])?;
@@ -157,10 +165,9 @@ fn a_client_that_waits_to_be_asked_for_its_body_is_asked() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_client_that_sends_nothing_is_not_waited_for() -> Result<()> {
+fn a_client_that_sends_nothing_is_not_waited_for(guest: &str) -> Result<()> {
     let node = TIGHT.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     let mut connection = node.connect()?;
     connection.send(format!(
         "POST {} HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n12345",
@@ -171,10 +178,9 @@ fn a_client_that_sends_nothing_is_not_waited_for() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_client_that_reads_nothing_is_not_waited_for() -> Result<()> {
+fn a_client_that_reads_nothing_is_not_waited_for(guest: &str) -> Result<()> {
     let node = TestNode::builder().flag("--wall-time-max-ms", 500).start()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     let connections = node.metric("dormouse_connections")?;
     let _reads_nothing = tenant.send("/big?bytes=1000000000000")?;
     node.wait_for_metric("dormouse_instances", 1.0)?;
@@ -183,10 +189,9 @@ fn a_client_that_reads_nothing_is_not_waited_for() -> Result<()> {
     node.wait_for_metric("dormouse_connections", connections)
 }
 
-#[test]
-fn head_gets_a_head() -> Result<()> {
+fn head_gets_a_head(guest: &str) -> Result<()> {
     let node = SHIPPED.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     let mut connection = node.connect()?;
     for path in ["/headers", "/no-such-deed", "/big?bytes=100000"] {
         connection.request("HEAD", &tenant.path(path), &[], b"")?;
@@ -201,10 +206,9 @@ fn head_gets_a_head() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_body_that_the_guest_ignores_is_no_next_request() -> Result<()> {
+fn a_body_that_the_guest_ignores_is_no_next_request(guest: &str) -> Result<()> {
     let node = SHIPPED.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     let smuggled =
         format!("GET {} HTTP/1.1\r\nhost: x\r\n\r\n", tenant.path("/log?line=ignored-body-smuggled"));
     let mut connection = node.connect()?;
@@ -220,10 +224,9 @@ fn a_body_that_the_guest_ignores_is_no_next_request() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn requests_in_one_packet_are_answered_in_order() -> Result<()> {
+fn requests_in_one_packet_are_answered_in_order(guest: &str) -> Result<()> {
     let node = SHIPPED.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(guest)?;
     let mut connection = node.connect()?;
     let get = |rest: &str| format!("GET {} HTTP/1.1\r\nhost: x\r\n\r\n", tenant.path(rest));
     connection.send(format!("{}{}{}", get("/slow?ms=50"), get("/ok"), get("/no-such-deed")))?;

@@ -68,7 +68,20 @@ fn a_component_without_a_handler_is_refused() -> Result<()> {
     let node = SHIPPED.node()?;
     let tenant = node.tenant("hello")?;
     let reason = refused(&node.upload(&tenant.name, "fn", &wat("(component)")?)?, 422)?;
-    ensure!(reason.contains("wasi:http/incoming-handler"), "{reason}");
+    for handler in ["wasi:http/incoming-handler@0.2", "wasi:http/handler@0.3"] {
+        ensure!(reason.contains(handler), "{reason}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_release_candidate_of_the_newer_world_is_named() -> Result<()> {
+    let node = SHIPPED.node()?;
+    let tenant = node.tenant("hello")?;
+    let name = "wasi:http/handler@0.3.0-rc-2026-03-15";
+    let component = wat(&format!(r#"(component (instance $i) (export "{name}" (instance $i)))"#))?;
+    let reason = refused(&node.upload(&tenant.name, "fn", &component)?, 422)?;
+    ensure!(reason.contains(name) && reason.contains("rebuild it with the final SDK"), "{reason}");
     Ok(())
 }
 

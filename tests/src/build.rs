@@ -12,7 +12,18 @@ use dormouse::toolchain::{self, WasmTarget};
 use serde_json::Value;
 
 /// Every guest of the tests.
-const GUESTS: [&str; 7] = ["hello", "guestbook", "qrcards", "webhook-inbox", "misbehave", "sdk", "spin2"];
+const GUESTS: [&str; 10] = [
+    "hello",
+    "hello3",
+    "guestbook",
+    "guestbook3",
+    "qrcards",
+    "webhook-inbox",
+    "misbehave",
+    "misbehave3",
+    "sdk",
+    "spin2",
+];
 
 type Once<T> = OnceLock<Result<T, String>>;
 

@@ -9,7 +9,7 @@ use tokio::process::Command;
 
 use super::CatalogError;
 use crate::limits;
-use crate::sandbox;
+use crate::sandbox::{self, World};
 
 /// The subcommand of this program that [`compile_in_this_process`] is behind.
 const SUBCOMMAND: &str = "compile-component";
@@ -17,15 +17,15 @@ const SUBCOMMAND: &str = "compile-component";
 /// Exit code for input that is no valid component; `EX_DATAERR` of sysexits.h.
 const BAD_COMPONENT: u8 = 65;
 
-/// Compiles `component` to `output` with the program `compiler`.
-pub(super) async fn compile(compiler: &Path, component: &Path, output: &Path) -> Result<(), CatalogError> {
+/// Compiles `component` to `output` with the program `compiler`, which tells the world that it compiled it for.
+pub(super) async fn compile(compiler: &Path, component: &Path, output: &Path) -> Result<World, CatalogError> {
     let process = Command::new(compiler)
         .arg(SUBCOMMAND)
         .arg(component)
         .arg(output)
         .env_clear()
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()?;
@@ -36,7 +36,8 @@ pub(super) async fn compile(compiler: &Path, component: &Path, output: &Path) ->
     let done = done?;
     let said = String::from_utf8_lossy(&done.stderr).trim().to_owned();
     match done.status.code() {
-        Some(0) => Ok(()),
+        Some(0) => World::parse(String::from_utf8_lossy(&done.stdout).trim())
+            .ok_or_else(|| CatalogError::Storage("the compiler named no world".to_owned())),
         Some(code) if code == i32::from(BAD_COMPONENT) => Err(CatalogError::Unsupported(said)),
         Some(code) => Err(CatalogError::Storage(format!("the compiler exited with {code}: {said}"))),
         None => Err(too_costly()),
@@ -51,26 +52,31 @@ fn too_costly() -> CatalogError {
     ))
 }
 
-/// What the compiler's process does: limits itself, compiles `component` and writes `output`.
+/// What the compiler's process does: limits itself, compiles `component`, writes `output` and prints the world.
 #[must_use]
 pub fn compile_in_this_process(component: &Path, output: &Path) -> ExitCode {
     let bound = |resource, limit| {
         setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })
             .map_err(std::io::Error::from)
     };
-    let work = || -> anyhow::Result<Result<Vec<u8>, String>> {
+    let work = || -> anyhow::Result<Result<World, String>> {
         bound(Resource::As, limits::COMPILE_BYTES_MAX)?;
         bound(Resource::Cpu, limits::COMPILE_CPU_TIME_MAX.as_secs())?;
         bound(Resource::Core, 0)?;
         let component = std::fs::read(component)?;
-        let compiled = sandbox::compile(&component)?;
-        if let Ok(compiled) = &compiled {
-            std::fs::write(output, compiled)?;
+        match sandbox::compile(&component)? {
+            Ok(code) => {
+                std::fs::write(output, code.bytes)?;
+                Ok(Ok(code.world))
+            }
+            Err(reason) => Ok(Err(reason)),
         }
-        Ok(compiled)
     };
     match work() {
-        Ok(Ok(_)) => ExitCode::SUCCESS,
+        Ok(Ok(world)) => {
+            println!("{world}");
+            ExitCode::SUCCESS
+        }
         Ok(Err(reason)) => {
             eprintln!("{reason}");
             ExitCode::from(BAD_COMPONENT)

@@ -1,8 +1,8 @@
 //! The catalog: components by digest, compiled once, mapped from disk while they are used.
 //!
-//! It owns `data/artifacts`: `<sha256>.wasm` as uploaded, `<sha256>-<compatibility>.cwasm` as compiled, and beside
-//! that a keyed MAC, because mapping a compiled component is running its bytes. Nothing outside this room knows
-//! where components lie.
+//! It owns `data/artifacts`: `<sha256>.wasm` as uploaded, `<sha256>-<compatibility>.cwasm` as compiled for its world,
+//! and beside that a keyed MAC, because mapping a compiled component is running its bytes. Nothing outside this room
+//! knows where components lie.
 
 mod artifact;
 mod compile;
@@ -18,7 +18,7 @@ pub use artifact::{Artifacts, Digest};
 pub use compile::compile_in_this_process;
 
 use crate::limits;
-use crate::sandbox::{Compiled, LinkError, Sandbox};
+use crate::sandbox::{Compiled, LinkError, Sandbox, World};
 use crate::telemetry::in_current_request;
 
 /// Why a component cannot be had.
@@ -98,7 +98,7 @@ impl Catalog {
             return Ok(digest);
         }
         let upload = self.artifacts.stage(component).await?;
-        self.compile(upload.path(), &digest).await?;
+        let world = self.compile(upload.path(), &digest).await?;
         match self.load(&digest).await {
             Ok(_) => {
                 self.artifacts.keep(upload, &digest).await?;
@@ -106,21 +106,25 @@ impl Catalog {
             }
             Err(error) => {
                 lock(&self.mapped).remove(&digest);
-                self.artifacts.remove_compiled(&digest, self.sandbox.compatibility()).await;
+                self.artifacts.remove_compiled(&digest, self.sandbox.compatibility(world)).await;
                 Err(error)
             }
         }
     }
 
     async fn map(&self, digest: &Digest) -> Result<Arc<Compiled>, CatalogError> {
-        let compatibility = self.sandbox.compatibility();
-        if !self.artifacts.is_compiled(digest, compatibility) {
-            tracing::info!(component = %digest, "compiling for this version of the node");
-            self.compile(&self.artifacts.component_path(digest), digest).await?;
-        }
-        let path = self.artifacts.verified(digest, compatibility).await?;
+        let is_compiled =
+            |world: &World| self.artifacts.is_compiled(digest, self.sandbox.compatibility(*world));
+        let world = match World::ALL.into_iter().find(is_compiled) {
+            Some(world) => world,
+            None => {
+                tracing::info!(component = %digest, "compiling for this version of the node");
+                self.compile(&self.artifacts.component_path(digest), digest).await?
+            }
+        };
+        let path = self.artifacts.verified(digest, self.sandbox.compatibility(world)).await?;
         let sandbox = self.sandbox.clone();
-        let linked = tokio::task::spawn_blocking(move || sandbox.link(&path))
+        let linked = tokio::task::spawn_blocking(move || sandbox.link(world, &path))
             .await
             .map_err(|error| CatalogError::Storage(error.to_string()))?;
         linked.map(Arc::new).map_err(|error| match error {
@@ -129,12 +133,12 @@ impl Catalog {
         })
     }
 
-    async fn compile(&self, component: &std::path::Path, digest: &Digest) -> Result<(), CatalogError> {
+    async fn compile(&self, component: &std::path::Path, digest: &Digest) -> Result<World, CatalogError> {
         let _permit = self.compiles.acquire().await;
         let output = self.artifacts.unfinished()?;
-        compile::compile(&self.compiler, component, output.path()).await?;
-        self.artifacts.keep_compiled(output, digest, self.sandbox.compatibility()).await?;
-        Ok(())
+        let world = compile::compile(&self.compiler, component, output.path()).await?;
+        self.artifacts.keep_compiled(output, digest, self.sandbox.compatibility(world)).await?;
+        Ok(world)
     }
 
     fn slot(&self, digest: &Digest) -> Arc<Slot> {

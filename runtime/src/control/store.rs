@@ -10,8 +10,8 @@ use tokio::sync::Mutex;
 
 use crate::catalog::Digest;
 use crate::database::{Command, Database, DatabaseError, Profile, Reply, SessionId, Value};
-use crate::manifest::FunctionManifest;
 use crate::limits;
+use crate::manifest::FunctionManifest;
 use crate::name::{EnvironmentName, FunctionName, Id, TenantName};
 use crate::routing::Address;
 use crate::tenant::DatabaseKey;

@@ -145,8 +145,14 @@ pub(super) fn from_guest(
     mut response: http::Response<GuestBody>,
     request_id: &RequestId,
 ) -> http::Response<ReplyBody> {
-    let length = response.headers().get(CONTENT_LENGTH);
-    let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
+    let length = match response.status() {
+        // These have no body (RFC 9110, 6.4.1), so that nobody asks for its end.
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => Some(0),
+        _ => {
+            let length = response.headers().get(CONTENT_LENGTH);
+            length.and_then(|value| value.to_str().ok()?.parse().ok())
+        }
+    };
     response.body_mut().expect_length(length);
     with_request_id(response.map(ReplyBody::Guest), request_id)
 }

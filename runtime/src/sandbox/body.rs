@@ -7,10 +7,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use hyper::body::{Body, Bytes, Frame, SizeHint};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use tokio::time::Sleep;
+use wasmtime_wasi_http::WasiBody;
 
 const RUNNING: u8 = 0;
 const COMPLETED: u8 = 1;
@@ -76,6 +79,42 @@ impl Drop for Rest {
     }
 }
 
+/// Where a guest's answer goes once it has a head: a response, or the error code that it gave instead.
+pub(super) struct Head {
+    sender: oneshot::Sender<Result<Answer, String>>,
+    delivered: Option<oneshot::Sender<()>>,
+}
+
+/// A response whose head is there.
+pub(super) struct Answer {
+    pub(super) response: http::Response<WasiBody>,
+    /// Told when the client has the whole response; dropped when it will not.
+    pub(super) delivered: Option<oneshot::Sender<()>>,
+}
+
+impl Head {
+    pub(super) fn channel() -> (Self, oneshot::Receiver<Result<Answer, String>>) {
+        let (sender, receiver) = oneshot::channel();
+        (Self { sender, delivered: None }, receiver)
+    }
+
+    /// What hears of the response's end.
+    pub(super) fn delivered(&mut self) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.delivered = Some(sender);
+        receiver
+    }
+
+    pub(super) fn send<E: std::fmt::Debug>(self, answer: Result<http::Response<WasiBody>, E>) {
+        let answer = match answer {
+            Ok(response) => Ok(Answer { response, delivered: self.delivered }),
+            Err(code) => Err(format!("{code:?}")),
+        };
+        // Nobody waits for the head of a request that was cancelled.
+        let _ = self.sender.send(answer);
+    }
+}
+
 /// The guest failed in the middle of its response.
 #[derive(Debug, thiserror::Error)]
 #[error("the guest failed in the middle of its response")]
@@ -83,28 +122,56 @@ pub struct Interrupted;
 
 /// The body of a guest's response.
 pub struct GuestBody {
-    inner: HyperOutgoingBody,
+    inner: WasiBody,
     ended: Ended,
     rest: Option<Rest>,
     on_disconnect: OnDisconnect,
+    delivered: Option<oneshot::Sender<()>>,
     /// Bytes that a `content-length` promises and that are still to come.
     remaining: Option<u64>,
+    deadline: Deadline,
+}
+
+/// When the response must be complete. A guest that runs is stopped then; but a body can outlive its guest, which may
+/// have handed on the body of its request.
+enum Deadline {
+    At(Instant),
+    Set(Pin<Box<Sleep>>),
+}
+
+impl Deadline {
+    fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+        if let Self::At(deadline) = *self {
+            *self = Self::Set(Box::pin(tokio::time::sleep_until(deadline.into())));
+        }
+        match self {
+            Self::At(_) => false,
+            Self::Set(sleep) => sleep.as_mut().poll(context).is_ready(),
+        }
+    }
 }
 
 impl GuestBody {
     pub(super) fn new(
-        inner: HyperOutgoingBody,
+        answer: Answer,
         ended: Ended,
         rest: Option<Rest>,
         on_disconnect: OnDisconnect,
-    ) -> Self {
-        Self { inner, ended, rest, on_disconnect, remaining: None }
+        deadline: Instant,
+    ) -> http::Response<Self> {
+        let Answer { response, delivered } = answer;
+        let deadline = Deadline::At(deadline);
+        response.map(|inner| Self { inner, ended, rest, on_disconnect, delivered, remaining: None, deadline })
     }
 
     /// The whole response is sent: what the guest does now is work after the response.
-    fn let_the_rest_run(&mut self) {
+    fn complete(&mut self) {
         if let Some(rest) = &mut self.rest {
             rest.let_it_run();
+        }
+        if let Some(delivered) = self.delivered.take() {
+            // Only a guest that asked listens.
+            let _ = delivered.send(());
         }
     }
 
@@ -123,6 +190,7 @@ impl Body for GuestBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
         let frame = match Pin::new(&mut self.inner).poll_frame(context) {
+            Poll::Pending if self.deadline.is_over(context) => return Poll::Ready(Some(Err(Interrupted))),
             Poll::Pending => return Poll::Pending,
             Poll::Ready(frame) => frame,
         };
@@ -136,7 +204,7 @@ impl Body for GuestBody {
             Some(Err(_)) => Some(Err(Interrupted)),
             None if self.ended.has_failed() => Some(Err(Interrupted)),
             None => {
-                self.let_the_rest_run();
+                self.complete();
                 None
             }
         })
@@ -158,7 +226,7 @@ impl Drop for GuestBody {
             || self.remaining == Some(0)
             || self.inner.is_end_stream()
         {
-            self.let_the_rest_run();
+            self.complete();
         }
     }
 }

@@ -1,20 +1,22 @@
-//! The engine's settings: one set for the server and for the compiler, so that what one makes the other can run.
+//! The engines' settings: one set for the server and for the compiler, so that what one makes the other can run.
+//!
+//! Each world has an engine. Concurrent calls into one instance make every call dearer, and 0.2 has none of them, so
+//! it does not pay for them.
 
 use std::hash::{Hash as _, Hasher as _};
 
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use super::GuestLimits;
+use super::{GuestLimits, World};
 use crate::limits;
 
 /// Settings that the compiled code depends on. Threads, garbage-collected types and exceptions are not even compiled
 /// into this wasmtime.
-fn common() -> Config {
+fn common(world: World) -> Config {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
-        // The 0.2 world needs no concurrent calls into one instance; without them a call costs less.
-        .concurrency_support(false)
+        .concurrency_support(world == World::P3)
         .epoch_interruption(true)
         .async_stack_zeroing(true)
         .async_stack_size(limits::STACK_BYTES)
@@ -25,15 +27,19 @@ fn common() -> Config {
     config
 }
 
-/// The server's engine: it compiles nothing and keeps a pool of slots.
-pub(super) fn runner(guest: GuestLimits, concurrency_max: u32) -> anyhow::Result<Engine> {
+/// The server's engine for a world: it compiles nothing and keeps a pool of slots.
+pub(super) fn runner(world: World, guest: GuestLimits, concurrency_max: u32) -> anyhow::Result<Engine> {
+    let stacks_per_guest = match world {
+        World::P2 => 1,
+        World::P3 => limits::STACKS_PER_CONCURRENT_GUEST,
+    };
     // Enough for as many guests as may run, whatever their components are made of: none can use up another's.
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(concurrency_max)
         .total_core_instances(concurrency_max.saturating_mul(limits::CORE_INSTANCES_PER_COMPONENT))
         .total_memories(concurrency_max.saturating_mul(limits::MEMORIES_PER_COMPONENT))
         .total_tables(concurrency_max.saturating_mul(limits::TABLES_PER_COMPONENT))
-        .total_stacks(concurrency_max)
+        .total_stacks(concurrency_max.saturating_mul(stacks_per_guest))
         .max_core_instances_per_component(limits::CORE_INSTANCES_PER_COMPONENT)
         .max_memories_per_component(limits::MEMORIES_PER_COMPONENT)
         .max_tables_per_component(limits::TABLES_PER_COMPONENT)
@@ -44,22 +50,34 @@ pub(super) fn runner(guest: GuestLimits, concurrency_max: u32) -> anyhow::Result
         .table_keep_resident(limits::TABLE_KEPT_BYTES)
         .async_stack_keep_resident(limits::STACK_KEPT_BYTES)
         .pagemap_scan(Enabled::Auto);
-    let mut config = common();
+    let mut config = common(world);
     config.enable_compiler(false).allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     Ok(Engine::new(&config)?)
 }
 
-/// Compiles a component with an engine that runs nothing. The inner error is the component's fault.
+/// A component as the engine of its world runs it.
+pub struct Code {
+    /// Which engine that is.
+    pub world: World,
+    /// What that engine maps.
+    pub bytes: Vec<u8>,
+}
+
+/// Compiles a component for its world, with an engine that runs nothing. The inner error is the component's fault.
 ///
 /// # Errors
 /// When the engine's settings contradict each other.
-pub fn compile(component: &[u8]) -> anyhow::Result<Result<Vec<u8>, String>> {
-    let engine = Engine::new(&common())?;
+pub fn compile(component: &[u8]) -> anyhow::Result<Result<Code, String>> {
     if !component.starts_with(b"\0asm") {
         return Ok(Err("the file is no WebAssembly component: it does not start with \\0asm".to_owned()));
     }
-    let compiled = engine.precompile_component(component);
-    Ok(compiled.map_err(|error| format!("the file is no valid WebAssembly component: {error:#}")))
+    let world = match World::of(component) {
+        Ok(world) => world,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let compiled = Engine::new(&common(world))?.precompile_component(component);
+    let code = compiled.map(|bytes| Code { world, bytes });
+    Ok(code.map_err(|error| format!("the file is no valid WebAssembly component: {error:#}")))
 }
 
 /// A number that is the same for engines that can exchange compiled components.

@@ -2,18 +2,17 @@
 
 use std::sync::{Arc, LazyLock};
 
-use wasmtime::component::{HasData, Linker, ResourceTable};
-use wasmtime::{Engine, ResourceLimiter};
+use wasmtime::ResourceLimiter;
+use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
-use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::{
-    DEFAULT_FORBIDDEN_HEADERS, Error as HttpError, ForbiddenHeaderFilter, RequestOptions, WasiHttpCtx,
-    WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+    DEFAULT_FORBIDDEN_HEADERS, Error as HttpError, ForbiddenHeaderFilter, RequestOptions, WasiBody,
+    WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
 
 use super::GuestLimits;
 use super::logs::{Allowance, LogStream, Stream};
-use super::sqlite;
+use super::sqlite::{self, Calls};
 use super::variables::{self, Variables};
 use crate::admission::Ticket;
 use crate::limits;
@@ -27,8 +26,8 @@ pub(super) struct Guest {
     hooks: Hooks,
     table: ResourceTable,
     pub(super) limiter: Limiter,
-    pub(super) lease: Lease,
-    pub(super) opens: u32,
+    calls: Calls,
+    opens: u32,
     variables: Arc<dyn Variables>,
     _ticket: Ticket,
 }
@@ -56,7 +55,7 @@ impl Guest {
             hooks: Hooks,
             table,
             limiter: Limiter::new(limits.memory_bytes_max),
-            lease,
+            calls: Calls::new(lease),
             opens: 0,
             variables,
             _ticket: ticket,
@@ -65,35 +64,13 @@ impl Guest {
 
     /// The lease and the table that its connections are kept in.
     pub(super) fn database(&mut self) -> sqlite::View<'_> {
-        sqlite::View { lease: &mut self.lease, table: &mut self.table, opens: &mut self.opens }
+        sqlite::View { calls: &mut self.calls, table: &mut self.table, opens: &mut self.opens }
     }
 
-    fn variables(&mut self) -> variables::View<'_> {
+    /// What the operator has set for the function.
+    pub(super) fn variables(&mut self) -> variables::View<'_> {
         variables::View(&*self.variables)
     }
-}
-
-/// Everything a component may import.
-pub(super) fn linker(engine: &Engine) -> anyhow::Result<Linker<Guest>> {
-    let mut linker = Linker::new(engine);
-    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
-    sqlite::v3::add_to_linker::<Guest, HasDatabase>(&mut linker, Guest::database)?;
-    sqlite::v2::add_to_linker::<Guest, HasDatabase>(&mut linker, Guest::database)?;
-    variables::add_to_linker::<Guest, HasVariables>(&mut linker, Guest::variables)?;
-    Ok(linker)
-}
-
-pub(super) struct HasDatabase;
-
-impl HasData for HasDatabase {
-    type Data<'a> = sqlite::View<'a>;
-}
-
-struct HasVariables;
-
-impl HasData for HasVariables {
-    type Data<'a> = variables::View<'a>;
 }
 
 impl WasiView for Guest {
@@ -114,10 +91,8 @@ struct Hooks;
 static FORBIDDEN_HEADERS: LazyLock<ForbiddenHeaderFilter> =
     LazyLock::new(|| Arc::new(|name| DEFAULT_FORBIDDEN_HEADERS.contains(name)));
 
-type Sent = Result<
-    (http::Response<HyperOutgoingBody>, Box<dyn Future<Output = Result<(), HttpError>> + Send>),
-    HttpError,
->;
+type Sent =
+    Result<(http::Response<WasiBody>, Box<dyn Future<Output = Result<(), HttpError>> + Send>), HttpError>;
 
 impl WasiHttpHooks for Hooks {
     fn is_forbidden_header(&mut self, name: &http::HeaderName) -> bool {
@@ -128,9 +103,13 @@ impl WasiHttpHooks for Hooks {
         FORBIDDEN_HEADERS.clone()
     }
 
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        limits::RESPONSE_CHUNK_BYTES_MAX
+    }
+
     fn send_request(
         &mut self,
-        _request: http::Request<HyperOutgoingBody>,
+        _request: http::Request<WasiBody>,
         _options: Option<RequestOptions>,
         _errors: Box<dyn Future<Output = Result<(), HttpError>> + Send>,
     ) -> Box<dyn Future<Output = Sent> + Send> {

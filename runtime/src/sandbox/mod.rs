@@ -1,43 +1,45 @@
 //! The sandbox: runs one guest for one request, within its limits, and says how it went.
 //!
-//! It owns the engine, the linker, the instance pool and the ticker. A guest gets a fresh instance and a store of
-//! its own; its database lease and its admission ticket live in that store and go when it drops, whatever the
-//! reason. The sandbox reads no request and chooses no status: [`crate::edge`] does.
+//! It owns an engine, a linker and an instance pool for each world of `wasi:http`, and the ticker. A guest gets a
+//! fresh instance and a store of its own; its database lease and its admission ticket live in that store and go when
+//! it drops, whatever the reason. The sandbox reads no request and chooses no status: [`crate::edge`] does.
 
 mod body;
 mod engine;
 mod guest;
 mod guest_event;
+mod link;
 mod logs;
 mod meter;
+mod p2;
+mod p3;
 mod sqlite;
 mod ticker;
 mod variables;
+mod world;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Bytes;
-use tokio::sync::oneshot;
-use wasmtime::component::{Component, Linker};
 use wasmtime::{Engine, Store, Trap};
-use wasmtime_wasi_http::WasiHttpView as _;
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
-use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
-use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use crate::admission::Ticket;
 use crate::limits;
 use crate::telemetry::in_current_request;
 use crate::tenant::Lease;
-use body::Ended;
+use body::{Ended, Head};
 pub use body::{GuestBody, Interrupted, OnDisconnect};
-pub use engine::compile;
+pub use engine::{Code, compile};
 use guest::Guest;
+use link::Runner;
+pub use link::{Compiled, LinkError};
 use meter::Metered;
 use ticker::Ticker;
 pub use variables::{Reading, Unavailable, Variables};
+pub use world::World;
 
 /// The body of a request on its way to a guest.
 pub type RequestBody = UnsyncBoxBody<Bytes, wasmtime_wasi_http::Error>;
@@ -96,20 +98,6 @@ pub enum GuestFailure {
     PoolExhausted(String),
 }
 
-/// Why a component cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum LinkError {
-    /// It imports what the node does not offer, or exports no handler.
-    #[error("{0}")]
-    Unsupported(String),
-    /// Its compiled form cannot be read.
-    #[error("the compiled component cannot be read: {0}")]
-    Unreadable(String),
-}
-
-/// A component that is compiled, mapped and linked: one step from an instance.
-pub struct Compiled(ProxyPre<Guest>);
-
 /// One run of a guest.
 pub struct Run {
     /// The request, as the guest will see it. Its address has a scheme and an authority.
@@ -128,48 +116,44 @@ pub struct Run {
     pub on_disconnect: OnDisconnect,
 }
 
-/// The engine and all that is made once from it.
+/// The engines and all that is made once from them.
 pub struct Sandbox {
-    engine: Engine,
-    linker: Linker<Guest>,
+    p2: Runner,
+    p3: Runner,
     ticker: Ticker,
 }
 
 impl Sandbox {
-    /// An engine whose pool holds `concurrency_max` guests of at most these limits.
+    /// For each world an engine whose pool holds `concurrency_max` guests of at most these limits.
     ///
     /// # Errors
-    /// When the pool's address space cannot be had, or the ticker's thread.
+    /// When the pools' address space cannot be had, or the ticker's thread.
     pub fn new(limits: GuestLimits, concurrency_max: u32) -> anyhow::Result<Self> {
-        let engine = engine::runner(limits, concurrency_max)?;
-        let linker = guest::linker(&engine)?;
-        let ticker = Ticker::start(&engine)?;
-        Ok(Self { engine, linker, ticker })
+        let p2 = Runner::new(World::P2, limits, concurrency_max)?;
+        let p3 = Runner::new(World::P3, limits, concurrency_max)?;
+        let ticker = Ticker::start(&[&p2.engine, &p3.engine])?;
+        Ok(Self { p2, p3, ticker })
     }
 
-    /// What the compiled form of a component depends on: wasmtime's version and the engine's settings.
+    fn runner(&self, world: World) -> &Runner {
+        match world {
+            World::P2 => &self.p2,
+            World::P3 => &self.p3,
+        }
+    }
+
+    /// What the compiled form of a component depends on: wasmtime's version and the settings of its world's engine.
     #[must_use]
-    pub fn compatibility(&self) -> u64 {
-        engine::compatibility(&self.engine)
+    pub fn compatibility(&self, world: World) -> u64 {
+        engine::compatibility(&self.runner(world).engine)
     }
 
-    /// Maps a compiled component from disk and links it.
+    /// Maps a component from disk that was compiled for a world, and links it.
     ///
     /// # Errors
-    /// When it does not fit this engine, or imports what the node does not offer.
-    #[expect(unsafe_code, reason = "wasmtime trusts the bytes of a compiled component")]
-    pub fn link(&self, path: &std::path::Path) -> Result<Compiled, LinkError> {
-        // SAFETY: the catalog has checked the file's keyed MAC, and keeps it in a folder that is the server's alone.
-        let component = unsafe { Component::deserialize_file(&self.engine, path) }
-            .map_err(|error| LinkError::Unreadable(format!("{error:#}")))?;
-        let linked = self.linker.instantiate_pre(&component).map_err(unsupported)?;
-        ProxyPre::new(linked).map(Compiled).map_err(|_| {
-            LinkError::Unsupported(
-                "the component exports no wasi:http/incoming-handler@0.2; \
-                 build it with the dormouse SDK or another wasi:http 0.2 toolkit"
-                    .to_owned(),
-            )
-        })
+    /// When it does not fit that world's engine, or imports what the node does not offer.
+    pub fn link(&self, world: World, path: &Path) -> Result<Compiled, LinkError> {
+        self.runner(world).link(path)
     }
 
     /// Runs a guest until its response's head is there; what it still does then runs beside the body.
@@ -184,42 +168,43 @@ impl Sandbox {
         compiled: Arc<Compiled>,
         run: Run,
     ) -> Result<http::Response<GuestBody>, GuestFailure> {
-        let (head, mut response) = oneshot::channel();
+        let (head, mut response) = Head::channel();
         let ended = Ended::default();
-        let on_disconnect = run.on_disconnect;
+        let (on_disconnect, deadline) = (run.on_disconnect, run.deadline);
         let mut guest = Box::pin(self.clone().drive(compiled, run, head, ended.clone()));
         let (outcome, response) = tokio::select! {
             biased;
             outcome = guest.as_mut() => (Some(outcome), response.try_recv().ok()),
             response = &mut response => (None, response.ok()),
         };
-        let (response, rest) = match (outcome, response) {
+        let (answer, rest) = match (outcome, response) {
             // Nothing has been sent yet, so that a guest that fails behind its head can still be told of.
             (Some(Err(failure)), _) => return Err(failure),
             (_, None) => return Err(GuestFailure::NoResponse),
-            (_, Some(Err(code))) => return Err(GuestFailure::ErrorCode(format!("{code:?}"))),
-            (Some(Ok(())), Some(Ok(response))) => (response, None),
-            (None, Some(Ok(response))) => {
-                (response, Some(body::Rest::new(tokio::spawn(in_current_request(guest)))))
+            (_, Some(Err(code))) => return Err(GuestFailure::ErrorCode(code)),
+            (Some(Ok(())), Some(Ok(answer))) => (answer, None),
+            (None, Some(Ok(answer))) => {
+                (answer, Some(body::Rest::new(tokio::spawn(in_current_request(guest)))))
             }
         };
-        Ok(response.map(|inner| GuestBody::new(inner, ended, rest, on_disconnect)))
+        Ok(GuestBody::new(answer, ended, rest, on_disconnect, deadline))
     }
 
     async fn drive(
         self: Arc<Self>,
         compiled: Arc<Compiled>,
         run: Run,
-        head: oneshot::Sender<Result<http::Response<HyperOutgoingBody>, ErrorCode>>,
+        head: Head,
         ended: Ended,
     ) -> Result<(), GuestFailure> {
         let (deadline, limits) = (run.deadline, run.limits);
-        let mut store = self.store(Guest::new(run.ticket, run.lease, run.variables, limits));
+        let guest = Guest::new(run.ticket, run.lease, run.variables, limits);
+        let mut store = self.store(compiled.world(), guest);
         // Declared after the store, so that it speaks before the store closes the body.
         let mut verdict = ended.verdict();
         let _ticking = self.ticker.tick();
         let metered = Metered::new(limits.cpu_time_max);
-        let call = metered.run(call(&mut store, &compiled, run.request, head));
+        let call = metered.run(compiled.call(&mut store, run.request, head));
         let outcome = match tokio::time::timeout_at(deadline.into(), call).await {
             Ok(Ok(Ok(()))) => Ok(()),
             Ok(Ok(Err(error))) => Err(classify(&error, store.data(), limits)),
@@ -233,27 +218,39 @@ impl Sandbox {
         outcome
     }
 
-    fn store(&self, guest: Guest) -> Store<Guest> {
-        let mut store = Store::new(&self.engine, guest);
+    fn store(&self, world: World, guest: Guest) -> Store<Guest> {
+        let mut store = Store::new(&self.runner(world).engine, guest);
         store.limiter(|guest| &mut guest.limiter);
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
         store.set_hostcall_fuel(limits::HOSTCALL_BYTES_MAX);
+        store.set_max_component_handles(limits::RESOURCES_MAX);
+        if let Some(tasks_and_streams) = store.concurrent_resource_table() {
+            tasks_and_streams.set_max_capacity(limits::RESOURCES_MAX);
+        }
         store
     }
 
-    /// Bytes that the pool keeps resident in slots no guest uses, and guests that run now.
+    /// Bytes that the pools keep resident in slots no guest uses, and guests that run now.
     #[must_use]
     pub fn figures(&self) -> Figures {
-        let metrics = self.engine.pooling_allocator_metrics();
-        let resident = metrics.as_ref().map_or(0, |metrics| {
-            metrics.unused_memory_bytes_resident()
-                + metrics.unused_table_bytes_resident()
-                + metrics.unused_stack_bytes_resident().unwrap_or(0)
-        });
-        let instances = metrics.as_ref().map_or(0, wasmtime::PoolingAllocatorMetrics::component_instances);
-        Figures { instances, pool_unused_resident_bytes: resident as u64 }
+        let (p2, p3) = (figures(&self.p2.engine), figures(&self.p3.engine));
+        Figures {
+            instances: p2.instances + p3.instances,
+            pool_unused_resident_bytes: p2.pool_unused_resident_bytes + p3.pool_unused_resident_bytes,
+        }
     }
+}
+
+fn figures(engine: &Engine) -> Figures {
+    let metrics = engine.pooling_allocator_metrics();
+    let resident = metrics.as_ref().map_or(0, |metrics| {
+        metrics.unused_memory_bytes_resident()
+            + metrics.unused_table_bytes_resident()
+            + metrics.unused_stack_bytes_resident().unwrap_or(0)
+    });
+    let instances = metrics.as_ref().map_or(0, wasmtime::PoolingAllocatorMetrics::component_instances);
+    Figures { instances, pool_unused_resident_bytes: resident as u64 }
 }
 
 /// What the sandbox holds now.
@@ -263,20 +260,6 @@ pub struct Figures {
     pub instances: u64,
     /// Resident bytes of slots that no guest uses.
     pub pool_unused_resident_bytes: u64,
-}
-
-async fn call(
-    store: &mut Store<Guest>,
-    compiled: &Compiled,
-    request: http::Request<RequestBody>,
-    head: oneshot::Sender<Result<http::Response<HyperOutgoingBody>, ErrorCode>>,
-) -> wasmtime::Result<()> {
-    let is_https = request.uri().scheme() == Some(&http::uri::Scheme::HTTPS);
-    let scheme = if is_https { Scheme::Https } else { Scheme::Http };
-    let request = store.data_mut().http().new_incoming_request(scheme, request)?;
-    let outparam = store.data_mut().http().new_response_outparam(head)?;
-    let proxy = compiled.0.instantiate_async(&mut *store).await?;
-    proxy.wasi_http_incoming_handler().call_handle(store, request, outparam).await
 }
 
 fn classify(error: &wasmtime::Error, guest: &Guest, limits: GuestLimits) -> GuestFailure {
@@ -289,8 +272,4 @@ fn classify(error: &wasmtime::Error, guest: &Guest, limits: GuestLimits) -> Gues
     } else {
         GuestFailure::Trap(format!("{error:#}"))
     }
-}
-
-fn unsupported(error: wasmtime::Error) -> LinkError {
-    LinkError::Unsupported(format!("{error:#}"))
 }

@@ -1,4 +1,4 @@
-//! The ticker: pre-empts running guests by advancing the engine's epoch, and sleeps when none runs.
+//! The ticker: pre-empts running guests by advancing the engines' epochs, and sleeps when none runs.
 //!
 //! ```text
 //!            a guest starts                       no guest for IDLE_TICKS
@@ -28,12 +28,13 @@ pub(super) struct Ticker {
 }
 
 impl Ticker {
-    pub(super) fn start(engine: &Engine) -> std::io::Result<Self> {
+    pub(super) fn start(engines: &[&Engine]) -> std::io::Result<Self> {
         let running = Arc::new(Running::default());
-        let (engine, shared) = (engine.weak(), running.clone());
+        let engines: Vec<EngineWeak> = engines.iter().map(|engine| engine.weak()).collect();
+        let shared = running.clone();
         let thread = std::thread::Builder::new()
             .name("epoch-ticker".to_owned())
-            .spawn(move || run(&engine, &shared))?;
+            .spawn(move || run(&engines, &shared))?;
         Ok(Self { running, thread: thread.thread().clone() })
     }
 
@@ -49,7 +50,7 @@ impl Ticker {
 
 impl Drop for Ticker {
     fn drop(&mut self) {
-        // The thread sees that the engine is gone and ends.
+        // The thread sees that an engine is gone and ends.
         self.thread.unpark();
     }
 }
@@ -63,12 +64,14 @@ impl Drop for Ticking {
     }
 }
 
-fn run(engine: &EngineWeak, running: &Running) {
+fn run(engines: &[EngineWeak], running: &Running) {
     let mut idle_ticks = 0;
     loop {
-        match engine.upgrade() {
-            Some(engine) => engine.increment_epoch(),
-            None => return,
+        for engine in engines {
+            match engine.upgrade() {
+                Some(engine) => engine.increment_epoch(),
+                None => return,
+            }
         }
         std::thread::sleep(limits::EPOCH_TICK);
         idle_ticks = if running.guests.load(Ordering::SeqCst) == 0 { idle_ticks + 1 } else { 0 };

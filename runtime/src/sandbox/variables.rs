@@ -2,6 +2,8 @@
 
 use std::pin::Pin;
 
+use wasmtime::component::HasData;
+
 use crate::name::VariableName;
 
 mod generated {
@@ -31,6 +33,12 @@ pub struct Unavailable;
 
 /// What the host function works on.
 pub(super) struct View<'a>(pub &'a dyn Variables);
+
+pub(super) struct HasVariables;
+
+impl HasData for HasVariables {
+    type Data<'a> = View<'a>;
+}
 
 impl wit::Host for View<'_> {
     async fn get(&mut self, name: String) -> wasmtime::Result<Result<String, wit::Error>> {

@@ -1,12 +1,16 @@
-//! The database as a guest sees it: Spin's two SQLite interfaces over one lease.
+//! The database as a guest sees it: Spin's SQLite interfaces over one lease.
 //!
 //! Every `open` joins the lease's one session, so that two connections of a request see the same transaction.
+//! What blocks the guest stands here; what it can wait for beside other things stands in [`streamed`].
 
-use wasmtime::component::{Resource, ResourceTable};
+mod calls;
+mod streamed;
 
+use wasmtime::component::{HasData, Resource, ResourceTable};
+
+pub(super) use self::calls::Calls;
 use crate::database::{DatabaseError, Rows, Value};
 use crate::limits;
-use crate::tenant::Lease;
 
 /// A guest's handle on its database. It holds nothing: the lease does.
 #[expect(unreachable_pub, reason = "generated code exports it again")]
@@ -14,9 +18,15 @@ pub struct Connection;
 
 /// What the host functions work on.
 pub(super) struct View<'a> {
-    pub lease: &'a mut Lease,
+    pub calls: &'a mut Calls,
     pub table: &'a mut ResourceTable,
     pub opens: &'a mut u32,
+}
+
+pub(super) struct HasDatabase;
+
+impl HasData for HasDatabase {
+    type Data<'a> = View<'a>;
 }
 
 /// Why a guest's call failed, before it is put in the words of an interface.
@@ -44,18 +54,31 @@ impl From<DatabaseError> for Refused {
 }
 
 impl View<'_> {
-    async fn open(&mut self, name: &str) -> wasmtime::Result<Result<Resource<Connection>, Refused>> {
+    /// Counts one more `open` of a database, if the guest may have it.
+    fn may_open(&mut self, name: &str) -> Result<(), Refused> {
         if name != "default" {
-            return Ok(Err(Refused::NoSuchDatabase));
+            return Err(Refused::NoSuchDatabase);
         }
         if *self.opens >= limits::OPENS_PER_GUEST {
-            return Ok(Err(Refused::AccessDenied));
-        }
-        if let Err(error) = self.lease.open().await {
-            return Ok(Err(error.into()));
+            return Err(Refused::AccessDenied);
         }
         *self.opens += 1;
-        Ok(Ok(self.table.push(Connection)?))
+        Ok(())
+    }
+
+    fn push(&mut self) -> wasmtime::Result<Resource<Connection>> {
+        Ok(self.table.push(Connection)?)
+    }
+
+    async fn open(&mut self, name: &str) -> wasmtime::Result<Result<Resource<Connection>, Refused>> {
+        if let Err(refused) = self.may_open(name) {
+            return Ok(Err(refused));
+        }
+        let opened = self.calls.lease().await.open().await;
+        match opened {
+            Ok(()) => Ok(Ok(self.push()?)),
+            Err(error) => Ok(Err(error.into())),
+        }
     }
 
     async fn execute(
@@ -65,11 +88,12 @@ impl View<'_> {
         parameters: Vec<Value>,
     ) -> wasmtime::Result<Result<Rows, Refused>> {
         self.table.get(connection)?;
-        Ok(self.lease.execute(statement, parameters).await.map_err(Refused::from))
+        let outcome = self.calls.lease().await.execute(statement, parameters).await;
+        Ok(outcome.map_err(Refused::from))
     }
 }
 
-/// Both versions of the interface have the same shape; only their generated types differ.
+/// All versions of the interface have the same shape; only their generated types differ.
 macro_rules! interface {
     ($module:ident, $wit:literal, $resource:literal, $($path:ident)::+ { $($more:tt)* }) => {
         pub(super) mod $module {
@@ -84,7 +108,7 @@ macro_rules! interface {
                 });
             }
 
-            use generated::$($path)::+ as wit;
+            pub(super) use generated::$($path)::+ as wit;
             pub(in crate::sandbox) use wit::add_to_linker;
 
             impl From<Refused> for wit::Error {
@@ -160,12 +184,21 @@ macro_rules! interface {
 
 interface!(v2, "wit/fermyon-spin.wit", "fermyon:spin/sqlite.connection", fermyon::spin::sqlite {});
 
-interface!(v3, "wit/spin-sqlite.wit", "spin:sqlite/sqlite.connection", spin::sqlite::sqlite {
-    async fn last_insert_rowid(&mut self, _: Resource<Connection>) -> wasmtime::Result<i64> {
-        Ok(self.lease.last_insert_rowid())
-    }
+macro_rules! interface_3 {
+    ($module:ident, $wit:literal) => {
+        interface!($module, $wit, "spin:sqlite/sqlite.connection", spin::sqlite::sqlite {
+            async fn last_insert_rowid(&mut self, _: Resource<Connection>) -> wasmtime::Result<i64> {
+                Ok(self.calls.lease().await.last_insert_rowid())
+            }
 
-    async fn changes(&mut self, _: Resource<Connection>) -> wasmtime::Result<u64> {
-        Ok(self.lease.changes())
-    }
-});
+            async fn changes(&mut self, _: Resource<Connection>) -> wasmtime::Result<u64> {
+                Ok(self.calls.lease().await.changes())
+            }
+        });
+    };
+}
+
+// An import of 3.1 that calls nothing asynchronous is served by 3.0, and an import of 3.0 by 3.1: 0.2 has the one,
+// 0.3 the other.
+interface_3!(v3_0, "wit/spin-sqlite.wit");
+interface_3!(v3_1, "wit/spin-sqlite-3.1.wit");

@@ -1,0 +1,93 @@
+//! Linking: from a compiled component on disk to one that can run, in the world that it was compiled for.
+
+use std::path::Path;
+
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Engine, Store};
+
+use super::body::Head;
+use super::engine;
+use super::guest::Guest;
+use super::{GuestLimits, RequestBody, World, p2, p3};
+
+/// Why a component cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// It imports what the node does not offer, or exports no handler.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Its compiled form cannot be read.
+    #[error("the compiled component cannot be read: {0}")]
+    Unreadable(String),
+}
+
+/// A component that is compiled, mapped and linked: one step from an instance.
+pub struct Compiled(Linked);
+
+enum Linked {
+    P2(p2::Linked),
+    P3(p3::Linked),
+}
+
+/// What runs the components of one world.
+pub(super) struct Runner {
+    world: World,
+    pub(super) engine: Engine,
+    linker: Linker<Guest>,
+}
+
+impl Runner {
+    pub(super) fn new(world: World, limits: GuestLimits, concurrency_max: u32) -> anyhow::Result<Self> {
+        let engine = engine::runner(world, limits, concurrency_max)?;
+        let linker = match world {
+            World::P2 => p2::linker(&engine)?,
+            World::P3 => p3::linker(&engine)?,
+        };
+        Ok(Self { world, engine, linker })
+    }
+
+    #[expect(unsafe_code, reason = "wasmtime trusts the bytes of a compiled component")]
+    pub(super) fn link(&self, path: &Path) -> Result<Compiled, LinkError> {
+        // SAFETY: the catalog has checked the file's keyed MAC, and keeps it in a folder that is the server's alone.
+        let component = unsafe { Component::deserialize_file(&self.engine, path) }
+            .map_err(|error| LinkError::Unreadable(format!("{error:#}")))?;
+        let linked = self
+            .linker
+            .instantiate_pre(&component)
+            .map_err(|error| LinkError::Unsupported(format!("{error:#}")))?;
+        let linked = match self.world {
+            World::P2 => p2::Linked::new(linked).map(Linked::P2),
+            World::P3 => p3::Linked::new(linked).map(Linked::P3),
+        };
+        linked.map(Compiled).ok_or_else(|| {
+            LinkError::Unsupported(
+                "the component exports no handler: neither wasi:http/incoming-handler@0.2 nor \
+                 wasi:http/handler@0.3; build it with the dormouse SDK or another toolkit for one of them"
+                    .to_owned(),
+            )
+        })
+    }
+}
+
+impl Compiled {
+    /// The world whose engine runs it.
+    pub(super) fn world(&self) -> World {
+        match self.0 {
+            Linked::P2(_) => World::P2,
+            Linked::P3(_) => World::P3,
+        }
+    }
+
+    /// Runs a guest of it to its end.
+    pub(super) async fn call(
+        &self,
+        store: &mut Store<Guest>,
+        request: http::Request<RequestBody>,
+        head: Head,
+    ) -> wasmtime::Result<()> {
+        match &self.0 {
+            Linked::P2(linked) => linked.call(store, request, head).await,
+            Linked::P3(linked) => linked.call(store, request, head).await,
+        }
+    }
+}

@@ -13,7 +13,7 @@ use axum::routing::{get, post, put};
 use http::StatusCode;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Bytes, Incoming};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tower::ServiceExt as _;

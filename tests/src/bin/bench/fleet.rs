@@ -15,7 +15,7 @@ use crate::{
     options::Options,
     process::Process,
     programs,
-    recipe::{Listening, Parking, Recipe, WASMTIME_TUNED},
+    recipe::{Listening, Parking, Recipe, WASMTIME_TUNED, World},
     seed,
 };
 
@@ -124,11 +124,15 @@ pub(crate) async fn start(options: &Options, scratch: &Path) -> Result<Fleet> {
     let mut servers = Vec::new();
     for mut spec in specs {
         if let Recipe::Wasmtime { component, .. } = &mut spec.recipe {
-            component.clone_from(&components.hello);
+            component.clone_from(&components.p2.hello);
         }
         let mut server = Server::start(spec, scratch).await?;
-        if matches!(server.spec.recipe, Recipe::Dormouse { .. }) {
-            fill(options, &server, &components).await?;
+        if let Recipe::Dormouse { world, .. } = server.spec.recipe {
+            let functions = match world {
+                World::P2 => &components.p2,
+                World::P3 => &components.p3,
+            };
+            fill(options, &server, functions).await?;
             server.restart().await?;
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -142,9 +146,16 @@ pub(crate) async fn start(options: &Options, scratch: &Path) -> Result<Fleet> {
     Ok(Fleet { servers, skipped })
 }
 
-/// The guests, as paths; empty where no server needs one.
+/// The functions of each world.
 #[derive(Debug, Default)]
 struct Components {
+    p2: Functions,
+    p3: Functions,
+}
+
+/// The components of one world, as paths; empty where no server needs one.
+#[derive(Debug, Default)]
+struct Functions {
     hello: PathBuf,
     guestbook: PathBuf,
 }
@@ -155,24 +166,34 @@ async fn components(options: &Options, specs: &[Spec]) -> Result<Components> {
         _ => None,
     });
     let wasmtime = specs.iter().any(|spec| matches!(spec.recipe, Recipe::Wasmtime { .. }));
-    let build = async |named: &Option<PathBuf>, name: &str, needed: bool| match (named, &dormouse) {
+    let runs = |wanted| {
+        specs.iter().any(|spec| matches!(spec.recipe, Recipe::Dormouse { world, .. } if world == wanted))
+    };
+    let build = async |named: &Option<PathBuf>, folder: &str, needed: bool| match (named, &dormouse) {
         (Some(path), _) => Ok(path.clone()),
-        (None, Some(dormouse)) if needed => programs::component(dormouse, name).await,
-        (None, None) if needed => bail!("--{name} names the component when dormouse does not take part"),
+        (None, Some(dormouse)) if needed => programs::component(dormouse, folder).await,
+        (None, None) if needed => bail!("without dormouse, --hello must name the component"),
         (None, _) => Ok(PathBuf::new()),
     };
+    let (p2, p3) = (runs(World::P2), runs(World::P3));
     Ok(Components {
-        hello: build(&options.hello, "hello", wasmtime || dormouse.is_some()).await?,
-        guestbook: build(&options.guestbook, "guestbook", dormouse.is_some()).await?,
+        p2: Functions {
+            hello: build(&options.hello, "functions/hello", wasmtime || p2).await?,
+            guestbook: build(&options.guestbook, "functions/guestbook", p2).await?,
+        },
+        p3: Functions {
+            hello: build(&None, "tests/guests/hello3", p3).await?,
+            guestbook: build(&None, "tests/guests/guestbook3", p3).await?,
+        },
     })
 }
 
-async fn fill(options: &Options, server: &Server, components: &Components) -> Result<()> {
+async fn fill(options: &Options, server: &Server, functions: &Functions) -> Result<()> {
     let admin = server.listening.admin.context("Dormouse did not say where its admin door is")?;
     let door = seed::Door { address: admin, token: server.spec.recipe.admin_token()? };
     let read =
         |path: &Path| fs::read(path).map(Bytes::from).with_context(|| format!("read {}", path.display()));
-    let (hello, guestbook) = (read(&components.hello)?, read(&components.guestbook)?);
+    let (hello, guestbook) = (read(&functions.hello)?, read(&functions.guestbook)?);
     let mut tenants = vec![("hello".to_owned(), hello)];
     tenants.extend((0..options.tenants).map(|n| (seed::tenant(n), guestbook.clone())));
     tenants.extend((0..options.cold_tenants()).map(|n| (seed::cold_tenant(n), guestbook.clone())));
@@ -185,7 +206,7 @@ async fn specs(options: &Options, scratch: &Path) -> Result<(Vec<Spec>, Vec<Stri
     if options.wants("hyper") {
         specs.push(Spec { hello: Some("/"), ..spec("hyper", "hyper", Recipe::Hyper) });
     }
-    if options.wants("dormouse") || options.wants("dormouse-unparked") {
+    if ["dormouse", "dormouse-unparked", "dormouse-p3"].into_iter().any(|key| options.wants(key)) {
         specs.extend(dormouse(options, scratch, &programs::dormouse().await?));
     }
     if options.wants("wasmtime") || options.wants("wasmtime-tuned") {
@@ -211,13 +232,23 @@ fn spec(key: &'static str, name: &'static str, recipe: Recipe) -> Spec {
 }
 
 fn dormouse(options: &Options, scratch: &Path, program: &Path) -> Vec<Spec> {
-    let recipe =
-        |key, parking| Recipe::Dormouse { program: program.to_owned(), data: scratch.join(key), parking };
-    let shipped = spec("dormouse", "dormouse", recipe("dormouse", Parking::Shipped));
-    let shipped = Spec { hello: Some("/t/hello/fn"), webhook: true, settle_min: PARKED_TIME, ..shipped };
-    let unparked = recipe("dormouse-unparked", Parking::Off);
+    let recipe = |key, parking, world| Recipe::Dormouse {
+        program: program.to_owned(),
+        data: scratch.join(key),
+        parking,
+        world,
+    };
+    let shipped = |key, name, world| Spec {
+        hello: Some("/t/hello/fn"),
+        webhook: true,
+        settle_min: PARKED_TIME,
+        ..spec(key, name, recipe(key, Parking::Shipped, world))
+    };
+    let p2 = shipped("dormouse", "dormouse", World::P2);
+    let p3 = shipped("dormouse-p3", "dormouse (wasi:http 0.3)", World::P3);
+    let unparked = recipe("dormouse-unparked", Parking::Off, World::P2);
     let unparked = Spec { webhook: true, ..spec("dormouse-unparked", "dormouse (parking off)", unparked) };
-    [shipped, unparked].into_iter().filter(|spec| options.wants(spec.key)).collect()
+    [p2, p3, unparked].into_iter().filter(|spec| options.wants(spec.key)).collect()
 }
 
 /// Their component is filled in when it has been built.

@@ -27,7 +27,7 @@ pub(crate) struct Options {
     /// A first impression: 3 slices of 1 s over 100 tenants
     #[arg(long, conflicts_with_all = ["slices", "seconds", "tenants"])]
     quick: bool,
-    /// Only these servers: hyper, dormouse, dormouse-unparked, wasmtime, wasmtime-tuned, bun
+    /// Only these servers: hyper, dormouse, dormouse-unparked, dormouse-p3, wasmtime, wasmtime-tuned, bun
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// The bun program [default: the one on PATH]

@@ -75,15 +75,15 @@ pub(crate) async fn dormouse() -> Result<PathBuf> {
     Ok(program)
 }
 
-/// The component of `functions/<name>`, built by `dormouse build`, which prints its path last.
-pub(crate) async fn component(dormouse: &Path, name: &str) -> Result<PathBuf> {
+/// The component of a function's folder, built by `dormouse build`, which prints its path last.
+pub(crate) async fn component(dormouse: &Path, folder: &str) -> Result<PathBuf> {
     let mut command = Command::new(dormouse);
-    command.arg("build").arg(format!("functions/{name}")).current_dir(repository());
+    command.arg("build").arg(folder).current_dir(repository());
     command.stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
     let output = command.output().await?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
-        bail!("dormouse build functions/{name}: {}\n{text}", output.status);
+        bail!("dormouse build {folder}: {}\n{text}", output.status);
     }
     let path = text.lines().last().map(|line| repository().join(line.trim()));
     path.filter(|path| path.is_file())

@@ -25,6 +25,8 @@ pub(crate) enum Recipe {
         data: PathBuf,
         /// Whether databases stay open between requests.
         parking: Parking,
+        /// The world of the functions that it runs.
+        world: World,
     },
     /// `wasmtime serve` with one component.
     Wasmtime {
@@ -53,6 +55,15 @@ pub(crate) enum Parking {
     Off,
 }
 
+/// The version of `wasi:http` that a function is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum World {
+    /// `wasi:http/incoming-handler@0.2`.
+    P2,
+    /// `wasi:http/handler@0.3`.
+    P3,
+}
+
 /// What `wasmtime serve` always gets: std's guests import all of wasi:cli, and an instance serves one
 /// request, as in Dormouse (that is wasmtime's default for wasi:http 0.2, not for 0.3).
 const WASMTIME_FLAGS: [&str; 3] = ["-Scli", "--max-instance-reuse-count", "1"];
@@ -78,7 +89,7 @@ impl Recipe {
                 command.arg("hyper-server");
                 command
             }
-            Self::Dormouse { program, data, parking } => {
+            Self::Dormouse { program, data, parking, .. } => {
                 let mut command = Command::new(program);
                 as_shipped(&mut command, data);
                 command.arg("serve").arg("--data").arg(data);
@@ -108,12 +119,16 @@ impl Recipe {
     pub(crate) async fn detail(&self) -> String {
         match self {
             Self::Hyper => "hyper 1, tokio with as many threads as cores".to_owned(),
-            Self::Dormouse { program, parking, .. } => {
+            Self::Dormouse { program, parking, world, .. } => {
                 let options = match parking {
                     Parking::Shipped => "as shipped",
                     Parking::Off => "`--park-time-max-ms 0`",
                 };
-                format!("{}, {options}", programs::version(program).await)
+                let functions = match world {
+                    World::P2 => "functions of wasi:http 0.2",
+                    World::P3 => "functions of wasi:http 0.3",
+                };
+                format!("{}, {options}, {functions}", programs::version(program).await)
             }
             Self::Wasmtime { program, flags, .. } => {
                 let options = WASMTIME_FLAGS.iter().chain(*flags).copied().collect::<Vec<_>>().join(" ");

@@ -69,7 +69,7 @@ fn work_after_the_response_ends_with_the_limits() -> Result<()> {
     answered("/after?ms=3600000")?;
     // Its transaction goes with it, so that others can write.
     answered("/begin-and-leave-running")?;
-    for limit in ["more than 200 ms of CPU time", "did not finish in time"] {
+    for limit in ["more than 200 ms of CPU time", "did not finish within"] {
         node.logs().wait_for(limit, |line| {
             line.text.contains(limit) && line.request("tenant") == Some(tenant.name.as_str())
         })?;

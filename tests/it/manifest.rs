@@ -6,9 +6,11 @@ use serde_json::{Value, json};
 
 use crate::{SHIPPED, TIGHT};
 
-/// Deploys `misbehave` as a tenant's function `fn`, with a manifest.
-fn deploy(tenant: &Tenant<'_>, manifest: &Value) -> Result<()> {
-    let component = std::fs::read(guest("misbehave")?)?;
+in_both_worlds![a_function_is_held_to_its_own_limits];
+
+/// Deploys a guest as a tenant's function `fn`, with a manifest.
+fn deploy(tenant: &Tenant<'_>, component: &str, manifest: &Value) -> Result<()> {
+    let component = std::fs::read(guest(component)?)?;
     let manifest = manifest.to_string();
     let parts = [("manifest", manifest.as_bytes()), ("component", component.as_slice())];
     tenant.node.upload_parts(&tenant.name, "fn", &parts)?.expect(200)?;
@@ -24,23 +26,22 @@ fn refused(node: &SharedNode, parts: &[(&str, &[u8])], status: u16) -> Result<(S
     Ok((problem_of(&answer)?, detail))
 }
 
-#[test]
-fn a_function_is_held_to_its_own_limits() -> Result<()> {
+fn a_function_is_held_to_its_own_limits(component: &str) -> Result<()> {
     let node = SHIPPED.node()?;
-    let tenant = node.tenant("misbehave")?;
+    let tenant = node.tenant(component)?;
     for (limit, most, path, status, slug) in [
         ("cpu_time_max_ms", 150, "/spin", 502, "cpu-time-limit"),
         ("memory_bytes_max", 16_777_216, "/allocate", 502, "memory-limit"),
         ("wall_time_max_ms", 700, "/never", 504, "wall-time-limit"),
     ] {
-        deploy(&tenant, &json!({"limits": {limit: most}}))?;
+        deploy(&tenant, component, &json!({"limits": {limit: most}}))?;
         let answer = tenant.get(path)?.expect(status)?;
         assert_eq!(problem_of(&answer)?, slug);
         let detail = answer.json()?.get("detail").and_then(Value::as_str).unwrap_or_default().to_owned();
         assert_eq!(detail, format!("its {limit} is {most}"));
     }
     // The next deploy takes the function's place, and with it its limits.
-    node.deploy(&tenant.name, "fn", &guest("misbehave")?)?;
+    node.deploy(&tenant.name, "fn", &guest(component)?)?;
     tenant.get("/slow?ms=800")?.expect(200)?;
     Ok(())
 }
@@ -49,7 +50,7 @@ fn a_function_is_held_to_its_own_limits() -> Result<()> {
 fn a_limit_of_the_node_holds_where_the_manifest_has_none() -> Result<()> {
     let node = TIGHT.node()?;
     let tenant = node.tenant("misbehave")?;
-    deploy(&tenant, &json!({"limits": {"memory_bytes_max": 16_777_216}}))?;
+    deploy(&tenant, "misbehave", &json!({"limits": {"memory_bytes_max": 16_777_216}}))?;
     let answer = tenant.get("/spin")?.expect(502)?;
     assert_eq!(problem_of(&answer)?, "cpu-time-limit");
     ensure!(answer.text().contains("cpu_time_max_ms is 200"), "{}", answer.text());
@@ -123,7 +124,7 @@ fn a_manifest_is_shown_and_kept_over_a_restart() -> Result<()> {
     });
     let name = {
         let tenant = node.tenant("misbehave")?;
-        deploy(&tenant, &manifest)?;
+        deploy(&tenant, "misbehave", &manifest)?;
         tenant.name
     };
     node.deploy(&name, "bare", &guest("hello")?)?;

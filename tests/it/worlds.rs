@@ -1,6 +1,6 @@
 //! What only the 0.3 world has: work after the response, trailers, several database calls at once, streamed rows.
 //!
-//! What both worlds have is tested for both where it belongs: `in_both_worlds!`.
+//! What both worlds have is tested for both where it belongs, with `in_both_worlds!`.
 
 use std::cmp::Ordering;
 
@@ -10,6 +10,8 @@ use dormouse_tests::{Shared, Tenant, TestNode, eventually, problem_of};
 use serde_json::{Value, json};
 
 use crate::{SHIPPED, TIGHT};
+
+in_both_worlds![a_request_has_an_instance_of_its_own];
 
 const GUEST: &str = "misbehave3";
 
@@ -27,6 +29,36 @@ fn wait_for_note(tenant: &Tenant<'_>, note: &str) -> Result<()> {
         // There is no table yet before the first note.
         Ok((answer.status == 200 && answer.text().contains(note)).then_some(()))
     })
+}
+
+fn a_request_has_an_instance_of_its_own(guest: &str) -> Result<()> {
+    let node = SHIPPED.node()?;
+    let tenant = node.tenant(guest)?;
+    let mut connection = node.connect()?;
+    for _ in 0..3 {
+        connection.request("GET", &tenant.path("/count"), &[], b"")?;
+        assert_eq!(connection.response("GET")?.expect(200)?.text(), "1");
+    }
+    Ok(())
+}
+
+/// What the benchmark runs must do in either world what it measures.
+#[test]
+fn the_functions_of_the_benchmark_answer_alike() -> Result<()> {
+    let node = SHIPPED.node()?;
+    for function in ["hello", "hello3"] {
+        let answer = node.tenant(function)?.get("")?.expect(200)?;
+        assert_eq!(answer.header("content-length"), Some("20"), "{function}");
+        assert_eq!(answer.text(), "Hello from Dormouse\n", "{function}");
+    }
+    for function in ["guestbook", "guestbook3"] {
+        let tenant = node.tenant(function)?;
+        let answer = tenant.post("", &json!({ "name": "Ada", "message": "Hello" }))?.expect(201)?.json()?;
+        assert_eq!(answer.get("id"), Some(&json!(1)), "{function}");
+        assert_eq!(tenant.json("")?, json!([answer]), "{function}");
+        assert_eq!(tenant.sql("SELECT id, name, message FROM entries")?, json!([[1, "Ada", "Hello"]]));
+    }
+    Ok(())
 }
 
 fn failed(step: &Value) -> Option<&str> {

@@ -1,6 +1,7 @@
-//! Deeds that never end well.
+//! Deeds that never end well, and one that tells how often it was done.
 
 use std::hint::{black_box, spin_loop};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Executes `unreachable`.
 pub(crate) fn trap() -> ! {
@@ -21,4 +22,10 @@ pub(crate) fn allocate() -> ! {
         taken.push(vec![0xd0_u8; 1024 * 1024]);
         black_box(&taken);
     }
+}
+
+/// Counts its calls in a memory that no other request should see.
+pub(crate) fn count() -> String {
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    (CALLS.fetch_add(1, Ordering::Relaxed) + 1).to_string()
 }

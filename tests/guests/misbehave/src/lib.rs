@@ -26,6 +26,7 @@ impl Guest for Misbehave {
         let url = Url::parse(&request.path_with_query().unwrap_or_default());
         match url.path.as_str() {
             "/ok" => wire::reply(out, 200, "text/plain", b"ok"),
+            "/count" => wire::reply(out, 200, "text/plain", deeds::count().as_bytes()),
             "/slow" => {
                 wire::sleep(url.number("ms"));
                 wire::reply(out, 200, "text/plain", b"slow");

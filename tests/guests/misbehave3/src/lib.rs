@@ -33,6 +33,7 @@ impl Guest for Misbehave {
         let url = Url::parse(&request.get_path_with_query().unwrap_or_default());
         match url.path.as_str() {
             "/ok" => reply(200, "text/plain", b"ok"),
+            "/count" => reply(200, "text/plain", deeds::count().as_bytes()),
             "/slow" => {
                 sleep(url.number("ms")).await;
                 reply(200, "text/plain", b"slow")

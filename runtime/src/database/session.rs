@@ -1,6 +1,7 @@
 //! One session: a connection, its limits, and what each command does with it. Runs on a database thread.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,6 +44,12 @@ const TENANT_LIMITS: &[(i32, i32)] = &[
     (ffi::SQLITE_LIMIT_WORKER_THREADS, 0),
 ];
 
+/// What the WAL's file grows by: room for several commits of a page or two.
+static WAL_RESERVE: [u8; 64 << 10] = [0; 64 << 10];
+
+/// The room that a statement which may write finds in the WAL's file.
+const WAL_MARGIN_BYTES: u64 = 16 << 10;
+
 /// What a session was opened with; a reset opens it again.
 #[derive(Debug, Clone)]
 pub(super) struct Opening {
@@ -57,6 +64,8 @@ pub(super) struct Session {
     cancelled: Arc<AtomicBool>,
     /// Rows that earlier leases of the session changed.
     changes_before_lease: i64,
+    /// How long the WAL's file was when it was last looked at, in bytes.
+    wal_reserved: u64,
 }
 
 /// A statement as its sender asked for it.
@@ -72,7 +81,7 @@ pub(super) struct Request {
 impl Session {
     pub(super) fn open(opening: Opening, cancelled: Arc<AtomicBool>) -> Result<Self, DatabaseError> {
         let connection = connect(&opening, cancelled.clone())?;
-        Ok(Self { connection, opening, cancelled, changes_before_lease: 0 })
+        Ok(Self { connection, opening, cancelled, changes_before_lease: 0, wal_reserved: 0 })
     }
 
     /// The memory account that the session starts with.
@@ -86,6 +95,9 @@ impl Session {
     pub(super) fn execute(&mut self, request: Request) -> Result<Reply, DatabaseError> {
         if request.in_transaction && !self.connection.in_transaction() {
             return Ok(Reply::Executed(self.executed(Err(DatabaseError::Cancelled))));
+        }
+        if request.may_write {
+            self.reserve_wal();
         }
         self.connection.set_deadline(Some(Instant::now() + request.time_max));
         let outcome = match run(&mut self.connection, &request) {
@@ -171,6 +183,19 @@ impl Session {
             Err(error) if error.primary() == ffi::SQLITE_BUSY => Ok(false),
             Err(error) => Err(storage(&error)),
         }
+    }
+
+    /// Lengthens the WAL's file with zeros before its frames need the room: a commit into a file that is long enough
+    /// flushes its data and nothing of the file system's. SQLite reads zeros as the end of the log.
+    fn reserve_wal(&mut self) {
+        let used = self.connection.wal_pages() * u64::from(limits::DATABASE_PAGE_BYTES);
+        if used == 0 || used + WAL_MARGIN_BYTES <= self.wal_reserved {
+            // Until the first commit after a truncation the disk may still hold the frames from before it. Zeros among
+            // them would make an old log of a part of them.
+            return;
+        }
+        // A full disk, or one that fails, is for the statement to find.
+        self.wal_reserved = lengthen_wal(&self.opening.path, used).unwrap_or(0);
     }
 
     fn explain(&self, error: SqliteError, time_max: Duration) -> DatabaseError {
@@ -344,6 +369,19 @@ fn wal_of(database: &Path) -> PathBuf {
     let mut path = database.as_os_str().to_owned();
     path.push("-wal");
     path.into()
+}
+
+/// Gives the WAL's file room for more than the `used` bytes, and tells its length. A file that is shorter has been
+/// truncated by another session, and is left alone.
+fn lengthen_wal(database: &Path, used: u64) -> std::io::Result<u64> {
+    // Writes at the end of the file, wherever that is: no frame is ever overwritten.
+    let mut wal = OpenOptions::new().append(true).open(wal_of(database))?;
+    let length = wal.metadata()?.len();
+    if length < used || length >= used + WAL_MARGIN_BYTES {
+        return Ok(length);
+    }
+    wal.write_all(&WAL_RESERVE)?;
+    Ok(length + WAL_RESERVE.len() as u64)
 }
 
 /// Makes sure that the WAL's name is on disk before the first commit. It is missing where a database was copied

@@ -1,94 +1,26 @@
-//! SIGKILL at any moment: what was acknowledged is there after the restart.
+//! SIGKILL or a power cut at any moment: what was acknowledged is there after the restart.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use anyhow::{Result, ensure};
+use dormouse_tests::durability::crash_loop;
+use dormouse_tests::durability::power_loss::{self, Plan};
+use dormouse_tests::{Stop, TestNode, guest};
 
-use anyhow::{Context, Result, ensure};
-use dormouse_tests::client::Connection;
-use dormouse_tests::{Stop, TestNode, eventually, guest};
-use serde_json::{Value, json};
+/// A short run of `cargo run --release --bin crash-loop`.
+const KILLS: u32 = 30;
 
-use crate::parking::leftovers;
-
-const TENANTS: usize = 4;
-const ROUNDS: usize = 4;
-
-fn name(tenant: usize) -> String {
-    format!("crash-{tenant}")
-}
-
-/// Posts until the node is gone. Gives each acknowledged entry's id and text.
-fn post_until_the_end(
-    address: std::net::SocketAddr,
-    tenant: usize,
-    round: usize,
-    acknowledged: &AtomicUsize,
-) -> BTreeMap<i64, String> {
-    let mut entries = BTreeMap::new();
-    for post in 0.. {
-        let text = format!("round {round}, writer {:?}, post {post}", thread::current().id());
-        let body = json!({ "name": "Ada", "message": text }).to_string();
-        let one = || -> Result<i64> {
-            let mut connection = Connection::open(address)?;
-            connection.request("POST", &format!("/t/{}/fn", name(tenant)), &[], body.as_bytes())?;
-            let entry = connection.response("POST")?.expect(201)?.json()?;
-            entry.get("id").and_then(Value::as_i64).context("no id")
-        };
-        let Ok(id) = one() else { break };
-        entries.insert(id, text);
-        acknowledged.fetch_add(1, Ordering::Relaxed);
-    }
-    entries
-}
-
-fn entries(node: &TestNode, tenant: usize) -> Result<BTreeMap<i64, String>> {
-    let body = json!({ "sql": "SELECT id, message FROM entries" }).to_string();
-    let answer = node.admin("POST", &format!("/v1/tenants/{}/sql", name(tenant)), body.as_bytes())?;
-    let answer = answer.expect(200)?.json()?;
-    let rows = answer.get("rows").and_then(Value::as_array).context("no rows")?;
-    let entry = |row: &Value| Some((row.pointer("/0")?.as_i64()?, row.pointer("/1")?.as_str()?.to_owned()));
-    rows.iter().map(|row| entry(row).with_context(|| format!("no entry: {row}"))).collect()
-}
+/// A short run of `cargo run --release --bin power-loss`.
+const CUTS: u32 = 60;
 
 #[test]
-fn every_acknowledged_write_survives_a_kill() -> Result<()> {
-    let mut node = TestNode::start()?;
-    for tenant in 0..TENANTS {
-        node.create_tenant(&name(tenant))?;
-        node.deploy(&name(tenant), "fn", &guest("guestbook")?)?;
-    }
-    let mut expected = vec![BTreeMap::new(); TENANTS];
-    for round in 0..ROUNDS {
-        let address = node.public_address()?;
-        let acknowledged = AtomicUsize::new(0);
-        let written = thread::scope(|scope| -> Result<Vec<BTreeMap<i64, String>>> {
-            let acknowledged = &acknowledged;
-            // Two writers for each tenant: one may be killed while it waits for the other.
-            let writer =
-                |n: usize| scope.spawn(move || post_until_the_end(address, n % TENANTS, round, acknowledged));
-            let writers: Vec<_> = (0..2 * TENANTS).map(writer).collect();
-            eventually("some writes are acknowledged", || {
-                Ok((acknowledged.load(Ordering::Relaxed) > 40 * (round + 1)).then_some(()))
-            })?;
-            node.restart(Stop::Kill)?;
-            writers.into_iter().map(|writer| writer.join().ok().context("a writer failed")).collect()
-        })?;
-        for (n, entries) in written.into_iter().enumerate() {
-            expected.get_mut(n % TENANTS).context("no such tenant")?.extend(entries);
-        }
-        for (tenant, expected) in expected.iter().enumerate() {
-            let found = entries(&node, tenant)?;
-            for (id, text) in expected {
-                ensure!(
-                    found.get(id) == Some(text),
-                    "round {round}: {} lost entry {id}: {text}",
-                    name(tenant)
-                );
-            }
-        }
-    }
-    eventually("what the kills left in logs is swept", || Ok(leftovers(&node)?.is_empty().then_some(())))
+fn whatever_was_acknowledged_survives_kills() -> Result<()> {
+    let seed = fastrand::u64(..);
+    let report = crash_loop::run(KILLS, seed, &mut |_| ())?;
+    ensure!(
+        report.tally.acknowledged > 100 && report.tally.control > 30,
+        "hardly anything was tried: {report:?}"
+    );
+    ensure!(report.under_load > 0 && report.under_load < KILLS, "one kind of moment was missed: {report:?}");
+    Ok(())
 }
 
 #[test]
@@ -117,5 +49,24 @@ fn a_tenant_that_was_deleted_stays_deleted() -> Result<()> {
     node.admin("DELETE", "/v1/tenants/gone", b"")?.expect(204)?;
     node.restart(Stop::Kill)?;
     node.request("GET", "/t/gone/fn", &[], b"")?.expect(404)?;
+    Ok(())
+}
+
+#[test]
+fn whatever_was_acknowledged_survives_power_cuts() -> Result<()> {
+    let plan = Plan { cuts: CUTS, seed: fastrand::u64(..), heeds_syncs: true };
+    let report = power_loss::run(plan, &mut |_| ())?;
+    ensure!(
+        report.tally.acknowledged > 100 && report.tally.unanswered_found > 0,
+        "nothing was at stake: {report:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_disk_that_lies_is_found_out() -> Result<()> {
+    let plan = Plan { cuts: CUTS, seed: fastrand::u64(..), heeds_syncs: false };
+    let found = power_loss::run(plan, &mut |_| ());
+    ensure!(found.is_err(), "{CUTS} power cuts lost nothing of a disk that keeps nothing: {found:?}");
     Ok(())
 }

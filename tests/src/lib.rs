@@ -8,6 +8,7 @@
 
 mod build;
 pub mod client;
+pub mod durability;
 pub mod logs;
 mod node;
 mod tenant;

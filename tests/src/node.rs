@@ -113,9 +113,19 @@ impl Builder {
     /// When it does not come up.
     pub fn start(self) -> Result<TestNode> {
         let folder = tempfile::Builder::new().prefix("dormouse-test-").tempdir()?;
-        let logs = Logs::default();
+        let mut node = self.start_in(folder.path())?;
+        node.own_folder = Some(folder);
+        Ok(node)
+    }
+
+    /// Starts a node over the folder `data` in a folder.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start_in(self, folder: &Path) -> Result<TestNode> {
+        let (folder, logs) = (folder.to_owned(), Logs::default());
         let running = Running::start(&self, &folder, &logs)?;
-        Ok(TestNode { builder: self, folder, logs, running: Some(running) })
+        Ok(TestNode { builder: self, folder, own_folder: None, logs, running: Some(running) })
     }
 
     /// Runs a server that is expected to end by itself, and gives how, and what it wrote to its standard error.
@@ -149,7 +159,9 @@ pub enum Stop {
 #[derive(Debug)]
 pub struct TestNode {
     builder: Builder,
-    folder: TempDir,
+    folder: PathBuf,
+    /// Removed with the node.
+    own_folder: Option<TempDir>,
     logs: Logs,
     running: Option<Running>,
 }
@@ -165,12 +177,12 @@ struct Running {
 }
 
 impl Running {
-    fn start(builder: &Builder, folder: &TempDir, logs: &Logs) -> Result<Self> {
-        let data = folder.path().join("data");
+    fn start(builder: &Builder, folder: &Path, logs: &Logs) -> Result<Self> {
+        let data = folder.join("data");
         let before = logs.lines().len();
         let mut command = builder.command(&data)?;
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-        let watcher = Watcher::over(&child, folder.path())?;
+        let watcher = Watcher::over(&child, folder)?;
         let log_reader = logs.follow(child.stderr.take().context("no stderr")?);
         let is_up = |line: &&Line| line.message() == "listening";
         let up = eventually("the node listens", || {
@@ -284,7 +296,7 @@ impl TestNode {
     /// Its data folder.
     #[must_use]
     pub fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.folder.join("data")
     }
 
     /// Its admin token.

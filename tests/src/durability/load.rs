@@ -1,0 +1,248 @@
+//! The load: what was tried, and what was acknowledged when.
+
+use std::net::SocketAddr;
+use std::ops::AddAssign;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Signal, kill_process};
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::{Value, json};
+
+use super::oracle::{Deployed, Oracle};
+use crate::client::{Connection, Response};
+use crate::{Builder, TestNode};
+
+/// Writers of one tenant: one may be killed while it waits for the other.
+const WRITERS_PER_TENANT: usize = 2;
+
+/// A row that was sent: its key tells its value.
+pub(super) type Key = String;
+
+/// A moment: nanoseconds of `CLOCK_MONOTONIC`.
+pub(super) type Moment = u64;
+
+/// After everything.
+pub(super) const END: Moment = Moment::MAX;
+
+/// Something that was asked for, and when it was acknowledged.
+#[derive(Debug)]
+pub(super) struct Attempt<T> {
+    pub what: T,
+    pub acknowledged: Option<Moment>,
+}
+
+impl<T> Attempt<T> {
+    fn acknowledged_now(what: T) -> Self {
+        Self { what, acknowledged: Some(now()) }
+    }
+
+    fn unanswered(what: T) -> Self {
+        Self { what, acknowledged: None }
+    }
+
+    /// Whether it was acknowledged before a moment.
+    pub(super) fn is_before(&self, moment: Moment) -> bool {
+        self.acknowledged.is_some_and(|acknowledged| acknowledged < moment)
+    }
+}
+
+/// What one writer sent.
+#[derive(Debug, Default)]
+pub(super) struct Writes {
+    pub tenant: usize,
+    /// Transactions that write the key into two tables.
+    pub pairs: Vec<Attempt<Key>>,
+    /// Single statements.
+    pub singles: Vec<Attempt<Key>>,
+}
+
+/// A tenant was made, or deleted.
+#[derive(Debug)]
+pub(super) struct TenantChange {
+    pub name: String,
+    pub is_there: bool,
+}
+
+/// What was asked of the admin API, in order.
+#[derive(Debug, Default)]
+pub(super) struct Control {
+    pub deploys: Vec<Attempt<Deployed>>,
+    pub tenants: Vec<Attempt<TenantChange>>,
+}
+
+/// All that was tried in one life of a node.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub writes: Vec<Writes>,
+    pub control: Control,
+}
+
+/// What was tried, and what became of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Writes that were acknowledged, all of them found.
+    pub acknowledged: u64,
+    /// Writes without an answer.
+    pub unanswered: u64,
+    /// Those of them that were found, whole.
+    pub unanswered_found: u64,
+    /// Acknowledged deploys, and tenants made and deleted.
+    pub control: u64,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.acknowledged += other.acknowledged;
+        self.unanswered += other.unanswered;
+        self.unanswered_found += other.unanswered_found;
+        self.control += other.control;
+    }
+}
+
+/// A node of which some handles fit into the lot and few stay there for long: sessions close and WALs are copied all the
+/// time.
+pub(super) fn node() -> Builder {
+    TestNode::builder().flag("--park-time-max-ms", 40).flag("--park-memory-bytes-max", 200_000)
+}
+
+fn now() -> Moment {
+    let time = clock_gettime(ClockId::Monotonic);
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+}
+
+/// The node's doors: what stays of a node that is gone.
+#[derive(Debug, Clone)]
+struct Doors {
+    public: SocketAddr,
+    admin: SocketAddr,
+    bearer: String,
+}
+
+impl Doors {
+    fn admin(&self, method: &str, path: &str, content_type: &str, body: &[u8]) -> Result<Response> {
+        let mut connection = Connection::open(self.admin)?;
+        let headers = [("authorization", self.bearer.as_str()), ("content-type", content_type)];
+        connection.request(method, path, &headers, body)?;
+        connection.response(method)
+    }
+}
+
+/// Loads the node for `load_time`, lets it rest for `rest_time` or not at all, and kills it.
+pub(super) fn until_killed(
+    node: &TestNode,
+    oracle: &Oracle,
+    round: u32,
+    load_time: Duration,
+    rest_time: Option<Duration>,
+) -> Result<Seen> {
+    let (public, admin) = (node.public_address()?, node.admin_address()?);
+    let doors = &Doors { public, admin, bearer: format!("Bearer {}", node.token()?) };
+    let stop = &AtomicBool::new(false);
+    thread::scope(|scope| {
+        let writer = |n: usize| {
+            let tenant = n % oracle.tenants.len();
+            let name = oracle.tenants.get(tenant).context("no such tenant");
+            scope.spawn(move || write(doors, name?, tenant, &format!("{round}-{n}"), stop))
+        };
+        let writers: Vec<_> = (0..oracle.tenants.len() * WRITERS_PER_TENANT).map(writer).collect();
+        let controller = scope.spawn(|| control(doors, oracle, round, stop));
+        // Not a wait for a state: the moment is what is drawn.
+        thread::sleep(load_time);
+        if let Some(rest_time) = rest_time {
+            stop.store(true, Ordering::Relaxed);
+            thread::sleep(rest_time);
+        }
+        kill_process(node.pid()?, Signal::KILL)?;
+        let writes = writers.into_iter().map(|writer| writer.join().ok().context("a writer failed")?);
+        let writes = writes.collect::<Result<_>>()?;
+        let control = controller.join().ok().context("the controller failed")??;
+        Ok(Seen { writes, control })
+    })
+}
+
+/// The value that belongs to a key: mostly short, at times several pages.
+pub(super) fn value_of(key: &str) -> String {
+    let sum = key.bytes().fold(7_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    let length = if sum.is_multiple_of(8) { sum % 20_000 } else { sum % 200 };
+    key.chars().cycle().take(length).collect()
+}
+
+fn write(doors: &Doors, tenant: &str, number: usize, tag: &str, stop: &AtomicBool) -> Result<Writes> {
+    let mut writes = Writes { tenant: number, ..Writes::default() };
+    let Ok(mut connection) = Connection::open(doors.public) else { return Ok(writes) };
+    for n in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let key = format!("{tag}-{n}");
+        let params = json!([key, value_of(&key)]);
+        let insert = |table| json!({ "sql": format!("INSERT INTO {table} VALUES (?, ?)"), "params": params });
+        let (attempts, statements) = if n % 2 == 0 {
+            let (begin, commit) = (json!({ "sql": "BEGIN IMMEDIATE" }), json!({ "sql": "COMMIT" }));
+            (&mut writes.pairs, vec![begin, insert("one"), insert("other"), commit])
+        } else {
+            (&mut writes.singles, vec![insert("single")])
+        };
+        let body = json!({ "statements": statements }).to_string();
+        let answer = connection
+            .request("POST", &format!("/t/{tenant}/fn/sql"), &[], body.as_bytes())
+            .and_then(|()| connection.response("POST"));
+        let Ok(answer) = answer else {
+            attempts.push(Attempt::unanswered(key));
+            break;
+        };
+        attempts.push(Attempt::acknowledged_now(key));
+        carried_out(answer)?;
+    }
+    Ok(writes)
+}
+
+fn carried_out(answer: Response) -> Result<()> {
+    let answer = answer.expect(200)?.json()?;
+    let failed = answer.as_array().context("no answers")?.iter().find_map(|answer| answer.get("error"));
+    ensure!(failed.is_none_or(Value::is_null), "a write was refused: {answer}");
+    Ok(())
+}
+
+/// Deploys, makes tenants and deletes them, one after the other.
+fn control(doors: &Doors, oracle: &Oracle, round: u32, stop: &AtomicBool) -> Result<Control> {
+    let mut control = Control::default();
+    for n in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let next = if n % 2 == 0 { Deployed::Guestbook } else { Deployed::Hello };
+        let path = format!("/v1/tenants/{}/functions/fn", Oracle::DEPLOYED);
+        let Ok(answer) = doors.admin("PUT", &path, "application/wasm", oracle.component(next)) else {
+            control.deploys.push(Attempt::unanswered(next));
+            break;
+        };
+        control.deploys.push(Attempt::acknowledged_now(next));
+        answer.expect(200)?;
+
+        let name = format!("made-{round}-{n}");
+        let body = json!({ "name": name }).to_string();
+        let made = TenantChange { name: name.clone(), is_there: true };
+        let Ok(answer) = doors.admin("POST", "/v1/tenants", "application/json", body.as_bytes()) else {
+            control.tenants.push(Attempt::unanswered(made));
+            break;
+        };
+        control.tenants.push(Attempt::acknowledged_now(made));
+        answer.expect(201)?;
+        if n % 2 == 0 {
+            continue;
+        }
+        let path = format!("/v1/tenants/{name}");
+        let deleted = TenantChange { name, is_there: false };
+        let Ok(answer) = doors.admin("DELETE", &path, "application/json", b"") else {
+            control.tenants.push(Attempt::unanswered(deleted));
+            break;
+        };
+        control.tenants.push(Attempt::acknowledged_now(deleted));
+        answer.expect(204)?;
+    }
+    Ok(control)
+}

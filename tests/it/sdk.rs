@@ -5,6 +5,7 @@ use dormouse_tests::logs::Line;
 use serde_json::{Value, json};
 
 use crate::SHIPPED;
+use crate::cli::run;
 
 #[test]
 fn a_function_knows_its_request_and_its_address() -> Result<()> {
@@ -17,6 +18,25 @@ fn a_function_knows_its_request_and_its_address() -> Result<()> {
         told,
         json!({ "id": "sdk-told-0001", "link": link, "url": format!("http://dormouse.test{link}") })
     );
+    Ok(())
+}
+
+#[test]
+fn a_function_reads_variables_and_secrets() -> Result<()> {
+    let node = SHIPPED.node()?;
+    let tenant = node.tenant("sdk")?;
+    run(&node, &["variable", "set", &tenant.name, "greeting", "Moin"])?;
+    tenant.set_variable("token", &json!({ "value": "s3cret", "secret": true }))?;
+    assert_eq!(tenant.json("/variable/greeting")?, json!({ "value": "Moin", "is_offered": false }));
+    let offer = [("authorization", "Bearer s3cret"), ("x-request-id", "sdk-variable-0001")];
+    let read = tenant.request("GET", "/variable/token", &offer, b"")?.expect(200)?.json()?;
+    assert_eq!(read, json!({ "value": "s3cret", "is_offered": true }));
+    let logged = |line: &Line| {
+        line.request("request_id") == Some("sdk-variable-0001") && line.message() == "read a variable"
+    };
+    let logged = node.logs().wait_for("that it was read", logged)?;
+    assert_eq!(logged.of_guest("secret"), Some(&json!("Secret(…)")));
+    tenant.get("/variable/nobodys")?.expect(500)?;
     Ok(())
 }
 

@@ -123,6 +123,16 @@ impl<'a> Tenant<'a> {
         rows.pointer("/0/0").and_then(Value::as_i64).with_context(|| format!("no number: {rows}"))
     }
 
+    /// Sets a variable, or a secret, for its functions.
+    ///
+    /// # Errors
+    /// When the node refuses it.
+    pub fn set_variable(&self, name: &str, body: &Value) -> Result<()> {
+        let path = format!("/v1/tenants/{}/variables/{name}", self.name);
+        self.node.admin("PUT", &path, body.to_string().as_bytes())?.expect(204)?;
+        Ok(())
+    }
+
     /// What the admin API tells of it.
     ///
     /// # Errors

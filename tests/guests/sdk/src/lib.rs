@@ -2,7 +2,7 @@
 
 use dormouse_sdk::{
     Database, DatabaseError, Error, Json, Request, RequestExt, Response, Result, Router, StatusCode, fetch,
-    function, http, log, named,
+    function, http, log, named, secret, variable,
 };
 use serde_json::{Value, json};
 
@@ -11,6 +11,7 @@ fn handle(request: Request) -> Response {
     Router::new()
         .get("/told/{*rest}", told)
         .get("/log", write_log)
+        .get("/variable/{name}", read_variable)
         .get("/fetch", || outgoing().map_or_else(|error| error.to_string(), |()| "sent".to_owned()))
         .get("/fetch-and-fail", outgoing)
         .get("/fail", || Err::<(), _>(Error::internal("the till is empty")))
@@ -25,6 +26,15 @@ fn handle(request: Request) -> Response {
 /// What the host says of the request.
 fn told(request: Request) -> Json<Value> {
     Json(json!({ "id": request.id(), "link": request.link("/a"), "url": request.url("/a") }))
+}
+
+/// A variable, as a text and as a secret that only what the caller offers is compared with.
+fn read_variable(request: Request) -> Result<Json<Value>> {
+    let name: String = request.param("name")?;
+    let offered = request.bearer_token().unwrap_or_default();
+    let is_offered = secret(&name)?.matches(offered);
+    log::info!(secret:? = secret(&name)?; "read a variable");
+    Ok(Json(json!({ "value": variable(&name)?, "is_offered": is_offered })))
 }
 
 fn write_log(request: Request) {

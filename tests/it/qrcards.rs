@@ -1,11 +1,13 @@
 //! `functions/qrcards` through the real server: the life of a card, and who may do what.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use dormouse_tests::Tenant;
 use dormouse_tests::client::{Headers, Response};
 use serde_json::{Value, json};
 
 use crate::SHIPPED;
+
+const KEY: &str = "correct-horse-battery-staple";
 
 /// A tenant whose function has an owner.
 struct Owned<'a> {
@@ -15,11 +17,9 @@ struct Owned<'a> {
 }
 
 impl<'a> Owned<'a> {
-    fn claim(tenant: Tenant<'a>) -> Result<Self> {
-        let claimed = tenant.request("POST", "/owner", &[], b"")?.expect(201)?.json()?;
-        let key = claimed.get("key").and_then(Value::as_str).context("no key")?;
-        let (bearer, cookie) = (format!("Bearer {key}"), format!("owner={key}"));
-        Ok(Self { tenant, bearer, cookie })
+    fn new(tenant: Tenant<'a>) -> Result<Self> {
+        tenant.set_variable("owner_key", &json!({ "value": KEY, "secret": true }))?;
+        Ok(Self { tenant, bearer: format!("Bearer {KEY}"), cookie: format!("owner={KEY}") })
     }
 
     fn request(&self, method: &str, rest: &str, body: &Value) -> Result<Response> {
@@ -38,7 +38,7 @@ impl<'a> Owned<'a> {
 #[test]
 fn a_card_is_made_scanned_counted_and_changed() -> Result<()> {
     let node = SHIPPED.node()?;
-    let owned = Owned::claim(node.tenant("qrcards")?)?;
+    let owned = Owned::new(node.tenant("qrcards")?)?;
     let card = json!({ "id": "menu", "title": "Menu", "link": "https://example.com/menu" });
     let made = owned.request("POST", "/cards", &card)?.expect(201)?;
     assert_eq!(made.header("location"), Some(owned.tenant.path("/cards/menu").as_str()));
@@ -70,10 +70,10 @@ fn a_card_is_made_scanned_counted_and_changed() -> Result<()> {
 #[test]
 fn the_owner_works_in_a_browser() -> Result<()> {
     let node = SHIPPED.node()?;
-    let owned = Owned::claim(node.tenant("qrcards")?)?;
+    let owned = Owned::new(node.tenant("qrcards")?)?;
     let form = [("content-type", "application/x-www-form-urlencoded"), ("sec-fetch-site", "same-origin")];
-    let key = owned.cookie.replace("owner=", "key=");
-    let login = owned.tenant.request("POST", "/login", &form, key.as_bytes())?.expect(303)?;
+    let login =
+        owned.tenant.request("POST", "/login", &form, format!("key={KEY}").as_bytes())?.expect(303)?;
     ensure!(login.header("set-cookie").is_some_and(|cookie| cookie.contains(&owned.cookie)), "{login:?}");
     let card = "title=%3Cb%3E&link=https%3A%2F%2Fexample.com%2F%3Fa%3D1%26b%3D2&id=";
     owned.browse("POST", "/cards", &form, card)?.expect(303)?;
@@ -93,8 +93,7 @@ fn strangers_get_no_further_than_a_scan() -> Result<()> {
     let node = SHIPPED.node()?;
     let tenant = node.tenant("qrcards")?;
     tenant.get("/cards")?.expect(401)?;
-    let owned = Owned::claim(tenant)?;
-    owned.tenant.request("POST", "/owner", &[], b"")?.expect(409)?;
+    let owned = Owned::new(tenant)?;
     for (method, rest) in
         [("GET", "/cards"), ("POST", "/cards"), ("GET", "/cards/menu"), ("DELETE", "/cards/menu")]
     {
@@ -111,7 +110,7 @@ fn strangers_get_no_further_than_a_scan() -> Result<()> {
 #[test]
 fn scans_at_the_same_time_are_all_counted() -> Result<()> {
     let node = SHIPPED.node()?;
-    let owned = Owned::claim(node.tenant("qrcards")?)?;
+    let owned = Owned::new(node.tenant("qrcards")?)?;
     let card = json!({ "id": "poster", "link": "https://example.com/" });
     owned.request("POST", "/cards", &card)?.expect(201)?;
     std::thread::scope(|scope| {

@@ -3,7 +3,6 @@
 //!
 //! | request | who | answer |
 //! |---|---|---|
-//! | `POST /owner` | the first caller | the owner's key, once |
 //! | `GET /` | anyone | a page: the form for the key, or the owner's cards |
 //! | `POST /login`, `POST /logout` | anyone | a cookie, or none |
 //! | `GET /cards`, `POST /cards` | the owner | the cards; a new one |
@@ -11,7 +10,7 @@
 //! | `GET /cards/{id}/qr.svg` | anyone | the QR code |
 //! | `GET /{id}` | anyone | a redirect to the link, counted |
 //!
-//! The owner is whoever has the key, as a bearer token or in the cookie.
+//! The owner is whoever has the key, as a bearer token or in the cookie: the secret `owner_key`.
 
 mod link;
 mod owner;
@@ -33,7 +32,6 @@ use crate::store::{Card, Day, Store};
 fn qrcards(request: Request) -> Response {
     Router::new()
         .get("/", page::show)
-        .post("/owner", owner::claim)
         .post("/login", owner::log_in)
         .post("/logout", owner::log_out)
         .get("/cards", list)
@@ -87,16 +85,15 @@ impl Shown {
 }
 
 fn list(request: Request) -> Result<Json<Vec<Shown>>> {
-    let store = Store::open()?;
-    owner::check(&request, &store)?;
-    let cards = store.cards()?;
+    owner::check(&request)?;
+    let cards = Store::open()?.cards()?;
     Ok(Json(cards.into_iter().map(|card| Shown::new(&request, card)).collect()))
 }
 
 /// Makes a card of JSON, or of the form on the owner's page.
 fn create(mut request: Request) -> Result<Response> {
+    owner::check(&request)?;
     let store = Store::open()?;
-    owner::check(&request, &store)?;
     let content_type = request.header("content-type").unwrap_or_default();
     if content_type.starts_with("application/x-www-form-urlencoded") {
         let home = request.link("/");
@@ -135,8 +132,8 @@ fn taken(error: DatabaseError, id: &str) -> Error {
 }
 
 fn statistics(request: Request) -> Result<Json<Statistics>> {
+    owner::check(&request)?;
     let store = Store::open()?;
-    owner::check(&request, &store)?;
     let card = store.card(&request.param::<Slug>("id")?.0)?.ok_or_else(missing)?;
     let days = store.days(&card.id)?;
     Ok(Json(Statistics { shown: Shown::new(&request, card), days }))
@@ -144,8 +141,8 @@ fn statistics(request: Request) -> Result<Json<Statistics>> {
 
 /// Lets a card, which may be printed already, lead elsewhere.
 fn change(mut request: Request) -> Result<Json<Shown>> {
+    owner::check(&request)?;
     let store = Store::open()?;
-    owner::check(&request, &store)?;
     let Slug(id) = request.param("id")?;
     let draft = read_draft(&mut request)?;
     let (title, link) = (link::title(&draft.title)?, link::check(&draft.link)?);
@@ -154,9 +151,8 @@ fn change(mut request: Request) -> Result<Json<Shown>> {
 }
 
 fn remove(request: Request) -> Result<()> {
-    let store = Store::open()?;
-    owner::check(&request, &store)?;
-    if store.remove(&request.param::<Slug>("id")?.0)? { Ok(()) } else { Err(missing()) }
+    owner::check(&request)?;
+    if Store::open()?.remove(&request.param::<Slug>("id")?.0)? { Ok(()) } else { Err(missing()) }
 }
 
 fn qr_code(request: Request) -> Result<Response> {

@@ -1,51 +1,44 @@
-//! Who the owner is: whoever has the key. Of the key only a hash is kept.
+//! Who the owner is: whoever has the key, which the operator sets as the secret `owner_key`.
 //!
 //! A browser carries the key in a cookie, so what changes something is refused when a page of another origin asks for
 //! it.
 
 use dormouse_sdk::cookie::{Cookie, SameSite, time::Duration};
-use dormouse_sdk::header::{CACHE_CONTROL, WWW_AUTHENTICATE};
+use dormouse_sdk::header::WWW_AUTHENTICATE;
 use dormouse_sdk::{
-    Error, HeaderValue, IntoResponse, Json, Method, Redirect, Request, RequestExt, Response, Result,
-    StatusCode, log,
+    Error, HeaderValue, IntoResponse, Method, Redirect, Request, RequestExt, Response, Result, StatusCode,
+    secret,
 };
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-
-use crate::store::Store;
+use serde::Deserialize;
 
 const COOKIE: &str = "owner";
-
-#[derive(Serialize)]
-struct Claimed {
-    key: String,
-}
 
 #[derive(Deserialize)]
 struct Login {
     key: String,
 }
 
-fn hash(key: &str) -> Vec<u8> {
-    Sha256::digest(key).to_vec()
+fn is_key(candidate: &str) -> Result<bool> {
+    // An empty secret is nobody's key.
+    Ok(!candidate.is_empty() && secret("owner_key")?.matches(candidate))
 }
 
 /// Whether the request carries the owner's key.
-pub(crate) fn is_owner(request: &Request, store: &Store) -> Result<bool> {
+pub(crate) fn is_owner(request: &Request) -> Result<bool> {
     if let Some(key) = request.bearer_token() {
-        return Ok(store.is_owners(hash(key))?);
+        return is_key(key);
     }
     let Some(cookie) = request.cookie(COOKIE) else { return Ok(false) };
     let only_reads = matches!(*request.method(), Method::GET | Method::HEAD);
     if !only_reads && request.is_cross_origin() {
         return Err(Error::status(StatusCode::FORBIDDEN, "This comes from a page of another origin."));
     }
-    Ok(store.is_owners(hash(cookie.value()))?)
+    is_key(cookie.value())
 }
 
 /// Refuses whoever is not the owner.
-pub(crate) fn check(request: &Request, store: &Store) -> Result<()> {
-    if is_owner(request, store)? {
+pub(crate) fn check(request: &Request) -> Result<()> {
+    if is_owner(request)? {
         return Ok(());
     }
     let error = Error::status(
@@ -53,15 +46,6 @@ pub(crate) fn check(request: &Request, store: &Store) -> Result<()> {
         "Only the owner may do this: send the key as a bearer token.",
     );
     Err(error.with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
-}
-
-/// Gives the key to the first who asks, and to nobody else.
-pub(crate) fn claim() -> Result<Response> {
-    let Some(key) = Store::open()?.claim(hash)? else {
-        return Err(Error::status(StatusCode::CONFLICT, "There is an owner already."));
-    };
-    log::info!("the owner has claimed this function");
-    Ok((StatusCode::CREATED, Json(Claimed { key })).with_header(CACHE_CONTROL, "no-store"))
 }
 
 fn cookie(request: &Request, value: String) -> Cookie<'static> {
@@ -78,7 +62,7 @@ pub(crate) fn log_in(request: Request) -> Result<Response> {
     let (home, mut cookie) = (request.link("/"), cookie(&request, String::new()));
     let Login { key } = request.form()?;
     let key = key.trim();
-    if !Store::open()?.is_owners(hash(key))? {
+    if !is_key(key)? {
         return Err(Error::status(StatusCode::FORBIDDEN, "This is not the owner's key."));
     }
     cookie.set_value(key.to_owned());

@@ -16,9 +16,8 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src 'se
 
 /// The cards for the owner, a form for the key for anyone else.
 pub(crate) fn show(request: Request) -> Result<Response> {
-    let store = Store::open()?;
     let content =
-        if owner::is_owner(&request, &store)? { cards(&request, &store.cards()?) } else { login(&request) };
+        if owner::is_owner(&request)? { cards(&request, &Store::open()?.cards()?) } else { login(&request) };
     let page = html! {
         (DOCTYPE)
         html lang="en" {

@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 
 type Result<T> = std::result::Result<T, DatabaseError>;
 
-const SCHEMA: [&str; 3] = [
-    "CREATE TABLE IF NOT EXISTS owner (id INTEGER PRIMARY KEY CHECK (id = 1), key_hash BLOB NOT NULL)",
+const SCHEMA: [&str; 2] = [
     "CREATE TABLE IF NOT EXISTS cards (
          id         TEXT PRIMARY KEY,
          title      TEXT NOT NULL,
@@ -60,22 +59,6 @@ impl Store {
             }
             done => done,
         }
-    }
-
-    /// Makes a key that nobody has, if there is none yet. `hash` tells what is kept of it.
-    pub(crate) fn claim(&self, hash: impl Fn(&str) -> Vec<u8>) -> Result<Option<String>> {
-        self.with_tables(|db| {
-            let key: String = db.query_scalar("SELECT lower(hex(randomblob(16)))", ())?;
-            let made = db.execute("INSERT OR IGNORE INTO owner VALUES (1, ?)", [hash(&key)])?;
-            Ok((made == 1).then_some(key))
-        })
-    }
-
-    /// Whether a key of this hash is the owner's.
-    pub(crate) fn is_owners(&self, key_hash: Vec<u8>) -> Result<bool> {
-        self.with_tables(|db| {
-            db.query_scalar("SELECT EXISTS (SELECT 1 FROM owner WHERE key_hash = ?)", [&*key_hash])
-        })
     }
 
     /// An id at random. It is not looked for whether it is taken: eight digits hardly ever are, and then the card is

@@ -2,15 +2,14 @@
 //!
 //! | request | who | answer |
 //! |---|---|---|
-//! | `POST /key` | the first caller | the reader's key, once |
 //! | any method, `/in/{source}` | anyone | the id under which the message is kept |
 //! | `GET /messages?q=&source=&before=&limit=` | the reader | the latest messages, those with `q` in them |
 //! | `GET /messages/{id}` | the reader | a message with all its headers |
 //! | `GET /messages/{id}/body` | the reader | its body, byte for byte |
 //! | `DELETE /messages/{id}` | the reader | nothing, and the message is gone |
 //!
-//! The reader is whoever has the key, as a bearer token. The latest 1,000 messages are kept, each with a body of at
-//! most 512 KiB.
+//! The reader is whoever has the key, as a bearer token: the secret `reader_key`. The latest 1,000 messages are kept, each
+//! with a body of at most 512 KiB.
 
 mod message;
 mod reader;
@@ -28,7 +27,6 @@ use crate::store::Store;
 #[function]
 fn webhook_inbox(request: Request) -> Response {
     Router::new()
-        .post("/key", reader::claim)
         .any("/in/{*source}", receive)
         .get("/messages", search)
         .get("/messages/{id}", read)

@@ -7,8 +7,7 @@ use crate::message::{Message, Search, Summary};
 type Result<T> = std::result::Result<T, DatabaseError>;
 
 /// The trigger forgets what is too old within the statement that keeps a new message.
-const SCHEMA: [&str; 4] = [
-    "CREATE TABLE IF NOT EXISTS reader (id INTEGER PRIMARY KEY CHECK (id = 1), key_hash BLOB NOT NULL)",
+const SCHEMA: [&str; 3] = [
     "CREATE TABLE IF NOT EXISTS messages (
          id          INTEGER PRIMARY KEY AUTOINCREMENT,
          received_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
@@ -43,22 +42,6 @@ impl Store {
             }
             done => done,
         }
-    }
-
-    /// Makes a key that nobody has, if there is none yet. `hash` tells what is kept of it.
-    pub(crate) fn claim(&self, hash: impl Fn(&str) -> Vec<u8>) -> Result<Option<String>> {
-        self.with_tables(|db| {
-            let key: String = db.query_scalar("SELECT lower(hex(randomblob(16)))", ())?;
-            let made = db.execute("INSERT OR IGNORE INTO reader VALUES (1, ?)", [hash(&key)])?;
-            Ok((made == 1).then_some(key))
-        })
-    }
-
-    /// Whether a key of this hash is the reader's.
-    pub(crate) fn is_readers(&self, key_hash: &[u8]) -> Result<bool> {
-        self.with_tables(|db| {
-            db.query_scalar("SELECT EXISTS (SELECT 1 FROM reader WHERE key_hash = ?)", [key_hash])
-        })
     }
 
     /// Keeps a message and tells its id.

@@ -46,8 +46,12 @@
 //! - [`Database`] is the tenant's own SQLite database.
 //! - [`variable`] and [`secret`] give what the operator set, [`fetch`] sends a request elsewhere.
 //! - [`log`] writes structured events. What a function prints otherwise goes to the same log, as plain lines.
+//! - [`asynchronous`] is for handlers that are `async fn`s: several things at once, bodies that are
+//!   written while they are sent, and work after the response.
 //! - [`testing`] runs a handler in a plain `cargo test`, without a server.
 
+#[cfg(feature = "async")]
+pub mod asynchronous;
 mod body;
 mod database;
 mod error;
@@ -63,6 +67,8 @@ pub mod testing;
 mod variables;
 #[cfg(target_family = "wasm")]
 mod wasi;
+#[cfg(all(feature = "async", target_family = "wasm"))]
+mod wasi3;
 
 pub use body::{Body, BodyError};
 pub use cookie;
@@ -86,6 +92,15 @@ mod host {
     pub(crate) use crate::testing::{Connection, Found, Incoming, log, send, variable};
     #[cfg(target_family = "wasm")]
     pub(crate) use crate::wasi::{Connection, Found, Incoming, log, send, variable};
+
+    /// The same for async handlers.
+    #[cfg(feature = "async")]
+    pub(crate) mod asynchronous {
+        #[cfg(not(target_family = "wasm"))]
+        pub(crate) use crate::testing::asynchronous::{Connection, Found, Incoming, send, spawn};
+        #[cfg(target_family = "wasm")]
+        pub(crate) use crate::wasi3::{Connection, Found, Incoming, send, spawn};
+    }
 }
 
 /// An incoming request.
@@ -137,4 +152,33 @@ pub mod __private {
     /// The same for a handler that takes nothing.
     #[cfg(not(target_family = "wasm"))]
     pub const fn check_simple_handler<T: crate::IntoResponse>(_: fn() -> T) {}
+
+    /// The same for async handlers.
+    #[cfg(feature = "async")]
+    pub mod asynchronous {
+        #[cfg(target_family = "wasm")]
+        pub use wasip3;
+        #[cfg(target_family = "wasm")]
+        pub use wasip3::exports::http::handler::Guest;
+        #[cfg(target_family = "wasm")]
+        pub use wasip3::http::service::export;
+        #[cfg(target_family = "wasm")]
+        pub use wasip3::http::types::{ErrorCode, Request, Response};
+
+        #[cfg(target_family = "wasm")]
+        pub use crate::wasi3::{respond, serve};
+
+        /// Checks a handler.
+        #[cfg(not(target_family = "wasm"))]
+        pub const fn check_handler<F, T>(_: fn(crate::asynchronous::Request) -> F)
+        where
+            F: Future<Output = T>,
+            T: crate::IntoResponse,
+        {
+        }
+
+        /// Checks a handler that takes nothing.
+        #[cfg(not(target_family = "wasm"))]
+        pub const fn check_simple_handler<F: Future<Output = T>, T: crate::IntoResponse>(_: fn() -> F) {}
+    }
 }

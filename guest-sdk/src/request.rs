@@ -228,7 +228,9 @@ pub trait RequestExt: Sized {
     /// # Errors
     ///
     /// If it is no form or not the form of a `T`, is too large, or does not arrive.
-    fn form<T: DeserializeOwned>(self) -> Result<T, BodyError>;
+    fn form<T: DeserializeOwned>(self) -> Result<T, BodyError>
+    where
+        Self: Into<Request>;
 
     /// The body as a form with files (`multipart/form-data`). It is read as a whole; limit its size first with
     /// [`Body::limit`](crate::Body::limit) if 10 MiB, the usual limit of a server, is too much.
@@ -252,10 +254,12 @@ pub trait RequestExt: Sized {
     /// # Errors
     ///
     /// If it is no such form, is too large, or does not arrive.
-    fn multipart(self) -> Result<Multipart, BodyError>;
+    fn multipart(self) -> Result<Multipart, BodyError>
+    where
+        Self: Into<Request>;
 }
 
-impl RequestExt for Request {
+impl<B> RequestExt for http::Request<B> {
     fn id(&self) -> &str {
         self.header(REQUEST_ID).unwrap_or_default()
     }
@@ -319,24 +323,23 @@ impl RequestExt for Request {
         format!("{}{}", full.get(..end).unwrap_or_default(), self.link(path))
     }
 
-    fn form<T: DeserializeOwned>(self) -> Result<T, BodyError> {
-        is_of_type(&self, form::URLENCODED)?;
-        let bytes = self.into_body().limit(form::FORM_BYTES_MAX).bytes()?;
+    fn form<T: DeserializeOwned>(self) -> Result<T, BodyError>
+    where
+        Self: Into<Request>,
+    {
+        form::check_type(self.header(CONTENT_TYPE), form::URLENCODED)?;
+        let bytes = self.into().into_body().limit(form::FORM_BYTES_MAX).bytes()?;
         form::read(&bytes).map_err(BodyError::NotForm)
     }
 
-    fn multipart(self) -> Result<Multipart, BodyError> {
-        is_of_type(&self, form::MULTIPART)?;
+    fn multipart(self) -> Result<Multipart, BodyError>
+    where
+        Self: Into<Request>,
+    {
+        form::check_type(self.header(CONTENT_TYPE), form::MULTIPART)?;
         let content_type = self.header(CONTENT_TYPE).unwrap_or_default().to_owned();
-        Multipart::parse(&content_type, self.into_body().bytes()?)
+        Multipart::parse(&content_type, self.into().into_body().bytes()?)
     }
-}
-
-/// Whether the Content-Type of a request is the expected one, whatever its parameters.
-fn is_of_type(request: &Request, expected: &'static str) -> Result<(), BodyError> {
-    let content_type = request.header(CONTENT_TYPE).unwrap_or_default();
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case(expected) { Ok(()) } else { Err(BodyError::WrongType { expected }) }
 }
 
 #[cfg(test)]

@@ -171,6 +171,22 @@ impl IntoResponse for Body {
     }
 }
 
+/// Sent as it arrives, or as it is written, without a type.
+#[cfg(feature = "async")]
+impl IntoResponse for crate::asynchronous::Body {
+    fn into_response(self) -> Response {
+        Response::new(self.into())
+    }
+}
+
+/// What was fetched, passed on.
+#[cfg(feature = "async")]
+impl IntoResponse for http::Response<crate::asynchronous::Body> {
+    fn into_response(self) -> Response {
+        self.map(Body::from)
+    }
+}
+
 impl<T: IntoResponse, E: Into<Error>> IntoResponse for Result<T, E> {
     fn into_response(self) -> Response {
         self.map_or_else(|error| error.into().into_response(), IntoResponse::into_response)

@@ -38,6 +38,7 @@ mod parking;
 mod proxies;
 mod qrcards;
 mod sdk;
+mod sdk_async;
 mod streams;
 mod upload;
 mod variables;

@@ -12,7 +12,7 @@ use dormouse::toolchain::{self, WasmTarget};
 use serde_json::Value;
 
 /// Every guest of the tests.
-const GUESTS: [&str; 10] = [
+const GUESTS: [&str; 11] = [
     "hello",
     "hello3",
     "guestbook",
@@ -22,6 +22,7 @@ const GUESTS: [&str; 10] = [
     "misbehave",
     "misbehave3",
     "sdk",
+    "sdk3",
     "spin2",
 ];
 

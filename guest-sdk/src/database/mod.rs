@@ -4,6 +4,8 @@
 //! last inserted rowid are its own. A write is on disk when `execute` returns, or, inside a transaction, when the
 //! transaction returns.
 
+#[cfg(feature = "async")]
+pub(crate) mod asynchronous;
 mod error;
 mod named;
 mod params;

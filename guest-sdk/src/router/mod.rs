@@ -3,12 +3,14 @@
 //! A request is served by a fresh instance, so a router is made for one request. It is a list that is looked through
 //! once: making a tree of it would take longer than it could save.
 
+#[cfg(feature = "async")]
+pub(crate) mod asynchronous;
 mod pattern;
 
 use http::header::{ALLOW, HeaderValue};
 
 pub(crate) use self::pattern::PathParams;
-use crate::{Error, IntoResponse, Method, Request, Response, StatusCode};
+use crate::{Error, IntoResponse, Method, Request, Response, Result, StatusCode};
 
 /// What answers a request: a function or closure that takes the [`Request`], or nothing, and returns anything that is
 /// [`IntoResponse`].
@@ -64,19 +66,28 @@ impl<F: Fn(Request) -> T, T: IntoResponse> Handler<(Request,)> for F {
 /// assert_eq!((refused.status(), refused.header("allow")), (405, Some("POST")));
 /// ```
 #[derive(Default)]
-pub struct Router<'a> {
-    routes: Vec<Route<'a>>,
-    fallback: Option<Box<dyn Fn(Request) -> Response + 'a>>,
+pub struct Router<'a>(Routes<Box<dyn Fn(Request) -> Response + 'a>>);
+
+/// The routes of a router, and the handler for what none of them matches.
+struct Routes<H> {
+    routes: Vec<Route<H>>,
+    fallback: Option<H>,
 }
 
-struct Route<'a> {
+impl<H> Default for Routes<H> {
+    fn default() -> Self {
+        Self { routes: Vec::new(), fallback: None }
+    }
+}
+
+struct Route<H> {
     /// Without one it answers every method.
     method: Option<Method>,
     pattern: &'static str,
-    handler: Box<dyn Fn(Request) -> Response + 'a>,
+    handler: H,
 }
 
-impl Route<'_> {
+impl<H> Route<H> {
     fn answers(&self, method: &Method) -> bool {
         self.method
             .as_ref()
@@ -180,7 +191,7 @@ impl<'a> Router<'a> {
     /// ```
     #[must_use]
     pub fn fallback<A>(mut self, handler: impl Handler<A> + 'a) -> Self {
-        self.fallback = Some(Box::new(move |request| handler.call(request)));
+        self.0.fallback = Some(Box::new(move |request| handler.call(request)));
         self
     }
 
@@ -191,7 +202,7 @@ impl<'a> Router<'a> {
         handler: impl Handler<A> + 'a,
     ) -> Self {
         let handler = Box::new(move |request| handler.call(request));
-        self.routes.push(Route { method, pattern, handler });
+        self.0.routes.push(Route { method, pattern, handler });
         self
     }
 
@@ -207,11 +218,21 @@ impl<'a> Router<'a> {
     /// # assert_eq!(Tenant::new().call(handle, TestRequest::get("/")).text(), "hello");
     /// ```
     pub fn handle(&self, mut request: Request) -> Response {
+        match self.0.choose(&mut request) {
+            Ok(handler) => handler(request),
+            Err(refusal) => refusal.into_response(),
+        }
+    }
+}
+
+impl<H> Routes<H> {
+    /// The handler for a request, which is given the parameters of its path.
+    fn choose<B>(&self, request: &mut http::Request<B>) -> Result<&H> {
         let path = request.uri().path();
         let matching =
             self.routes.iter().filter_map(|route| Some((route, pattern::matches(route.pattern, path)?)));
-        let mut best: Option<(&Route<'_>, PathParams)> = None;
-        let mut refusing: Vec<&Route<'_>> = Vec::new();
+        let mut best: Option<(&Route<H>, PathParams)> = None;
+        let mut refusing: Vec<&Route<H>> = Vec::new();
         for (route, params) in matching {
             if !route.answers(request.method()) {
                 refusing.push(route);
@@ -224,24 +245,22 @@ impl<'a> Router<'a> {
                 if !params.is_empty() {
                     request.extensions_mut().insert(params);
                 }
-                (route.handler)(request)
+                Ok(&route.handler)
             }
-            (None, _) if !refusing.is_empty() => not_allowed(&refusing).into_response(),
-            (None, Some(fallback)) => fallback(request),
-            (None, None) => {
-                Error::status(StatusCode::NOT_FOUND, "There is nothing at this address.").into_response()
-            }
+            (None, _) if !refusing.is_empty() => Err(not_allowed(&refusing)),
+            (None, Some(fallback)) => Ok(fallback),
+            (None, None) => Err(Error::status(StatusCode::NOT_FOUND, "There is nothing at this address.")),
         }
     }
 }
 
 /// Whether a route is to be preferred: its pattern is more exact, or as exact and its method is named.
-fn is_better(route: &Route<'_>, other: &Route<'_>) -> bool {
+fn is_better<H>(route: &Route<H>, other: &Route<H>) -> bool {
     let by_pattern = pattern::compare(route.pattern, other.pattern);
     by_pattern.then(other.method.is_some().cmp(&route.method.is_some())).is_lt()
 }
 
-fn not_allowed(routes: &[&Route<'_>]) -> Error {
+fn not_allowed<H>(routes: &[&Route<H>]) -> Error {
     let mut methods: Vec<&str> = Vec::new();
     for method in routes.iter().filter_map(|route| route.method.as_ref()) {
         let also = (*method == Method::GET).then_some("HEAD");

@@ -24,6 +24,8 @@
 //! The database is the SQLite that the server uses, with its limits and error texts. What is not here: the server's list
 //! of allowed statements and functions, its clocks, and other requests at the same time.
 
+#[cfg(feature = "async")]
+pub(crate) mod asynchronous;
 mod request;
 mod response;
 mod session;

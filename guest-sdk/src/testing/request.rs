@@ -171,3 +171,12 @@ impl From<TestRequest> for Request {
         request.0
     }
 }
+
+#[cfg(feature = "async")]
+impl From<TestRequest> for crate::asynchronous::Request {
+    fn from(request: TestRequest) -> Self {
+        let (head, body) = request.0.into_parts();
+        let body = crate::asynchronous::Body::of(body).with_head(&head.headers);
+        Self::from_parts(head, body)
+    }
+}

@@ -6,6 +6,8 @@ use http::header::SET_COOKIE;
 use serde::de::DeserializeOwned;
 
 use crate::Response;
+#[cfg(feature = "async")]
+use crate::body::asynchronous::{Body, log_broken};
 
 /// A response, read to its end.
 ///
@@ -37,6 +39,24 @@ impl TestResponse {
         let (head, body) = response.into_parts();
         // Without a host every body is here, so reading it cannot fail.
         let body = body.bytes().unwrap_or_default();
+        Self { status: head.status.as_u16(), headers: head.headers, body }
+    }
+
+    /// Reads a response as far as it comes.
+    #[cfg(feature = "async")]
+    pub(super) async fn read(response: Response) -> Self {
+        let (head, body) = response.into_parts();
+        let (mut reading, mut body) = (Body::of(body), Vec::new());
+        loop {
+            match reading.read_chunk().await {
+                Ok(Some(chunk)) => body.extend(chunk),
+                Ok(None) => break,
+                Err(error) => {
+                    log_broken(&error);
+                    break;
+                }
+            }
+        }
         Self { status: head.status.as_u16(), headers: head.headers, body }
     }
 

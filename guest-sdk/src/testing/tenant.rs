@@ -128,6 +128,48 @@ impl Tenant {
         TestResponse::new(response)
     }
 
+    /// Runs an async handler for a request, the tasks that it [starts](crate::asynchronous::spawn) and what writes its
+    /// response, all to their end.
+    ///
+    /// ```
+    /// use dormouse_sdk::Result;
+    /// use dormouse_sdk::asynchronous::Request;
+    /// use dormouse_sdk::testing::{Tenant, TestRequest};
+    ///
+    /// async fn handle(request: Request) -> Result<String> {
+    ///     Ok(format!("You sent {}", request.into_body().text().await?))
+    /// }
+    ///
+    /// let response = Tenant::new().call_async(handle, TestRequest::post("/cards").body("a card"));
+    /// assert_eq!(response.text(), "You sent a card");
+    /// ```
+    #[cfg(feature = "async")]
+    pub fn call_async<A>(
+        &self,
+        handler: impl crate::asynchronous::Handler<A>,
+        request: TestRequest,
+    ) -> TestResponse {
+        let response =
+            self.enter_async(async { TestResponse::read(handler.call(request.into()).await).await });
+        self.0.session.end_request();
+        response
+    }
+
+    /// Runs any async code that uses the SDK as this tenant, and the tasks that it starts.
+    ///
+    /// ```
+    /// use dormouse_sdk::asynchronous::Database;
+    ///
+    /// let one = dormouse_sdk::testing::Tenant::new().enter_async(async {
+    ///     Database::open().await?.query_scalar::<i64>("SELECT 1", ()).await
+    /// });
+    /// assert_eq!(one, Ok(1));
+    /// ```
+    #[cfg(feature = "async")]
+    pub fn enter_async<T>(&self, work: impl Future<Output = T>) -> T {
+        self.enter(|| super::asynchronous::run(work))
+    }
+
     /// Runs any code that uses the SDK as this tenant.
     ///
     /// ```

@@ -48,7 +48,7 @@ pub(super) fn read_fields(fields: &Fields, headers: &mut HeaderMap) -> Result<()
 }
 
 /// The length of a body as its sender tells it.
-pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
+pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 

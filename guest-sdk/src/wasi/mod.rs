@@ -12,6 +12,8 @@ mod sqlite;
 mod variables;
 mod write;
 
+#[cfg(feature = "async")]
+pub(crate) use head::content_length;
 pub(crate) use incoming::Incoming;
 pub(crate) use outgoing::send;
 pub use serve::{respond, serve};

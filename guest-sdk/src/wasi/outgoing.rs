@@ -32,6 +32,10 @@ pub(crate) fn send(request: Request) -> Result<Response, FetchError> {
                 write::write(&stream, &bytes).and_then(|()| stream.blocking_flush()).map(|()| true)
             }
             Content::Incoming(mut incoming) => write::pass_on(&stream, &mut incoming),
+            #[cfg(feature = "async")]
+            Content::Asynchronous(_) => {
+                return Err(FetchError::InvalidRequest(crate::body::ASYNCHRONOUS.to_owned()));
+            }
         };
         match sent {
             Ok(true) => write::finish(body_out, stream),

@@ -16,6 +16,9 @@ use super::{head, write};
 use crate::body::Content;
 use crate::{Body, Error, IntoResponse, Request, Result, log};
 
+/// Why the host gives no body for a response.
+const NO_BODY: &str = "the response has an invalid Content-Length";
+
 /// Runs a handler for a request and sends its answer.
 pub fn serve<T: IntoResponse>(
     request: IncomingRequest,
@@ -49,6 +52,11 @@ pub fn respond(response_out: ResponseOutparam, answer: impl IntoResponse) {
         }
         Content::Here(bytes) => send_bytes(response_out, response, &bytes),
         Content::Incoming(incoming) => pass_on(response_out, response, incoming),
+        #[cfg(feature = "async")]
+        Content::Asynchronous(_) => {
+            refuse(response_out, crate::body::ASYNCHRONOUS);
+            Ok(())
+        }
     };
     match sent {
         // Closed: the caller has gone, which is no failure of this function.
@@ -95,7 +103,7 @@ fn send_bytes(
     bytes: &[u8],
 ) -> Result<(), StreamError> {
     let Some((body, stream)) = write::open(response.body()) else {
-        refuse(response_out);
+        refuse(response_out, NO_BODY);
         return Ok(());
     };
     let rest = write::write_now(&stream, bytes)?;
@@ -119,7 +127,7 @@ fn pass_on(
     mut incoming: Incoming,
 ) -> Result<(), StreamError> {
     let Some((body, stream)) = write::open(response.body()) else {
-        refuse(response_out);
+        refuse(response_out, NO_BODY);
         return Ok(());
     };
     ResponseOutparam::set(response_out, Ok(response));
@@ -130,8 +138,6 @@ fn pass_on(
     Ok(())
 }
 
-/// The host gives no body for a response whose Content-Length it cannot read.
-fn refuse(response_out: ResponseOutparam) {
-    let message = "the response has an invalid Content-Length".to_owned();
-    ResponseOutparam::set(response_out, Err(wasi::ErrorCode::InternalError(Some(message))));
+fn refuse(response_out: ResponseOutparam, reason: &str) {
+    ResponseOutparam::set(response_out, Err(wasi::ErrorCode::InternalError(Some(reason.to_owned()))));
 }

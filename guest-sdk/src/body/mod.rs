@@ -3,6 +3,9 @@
 //! An incoming body stays with the host until it is read, chunk by chunk, and only as far as it is read. An outgoing
 //! body is bytes, or an incoming body that is passed on as it arrives.
 
+#[cfg(feature = "async")]
+pub(crate) mod asynchronous;
+
 use std::borrow::Cow;
 use std::fmt::{self, Debug, Formatter};
 use std::str::Utf8Error;
@@ -15,6 +18,10 @@ use crate::host::Incoming;
 
 /// How much memory a claimed Content-Length alone may reserve, in bytes.
 const RESERVE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Why a handler that is not async cannot use a body of [`crate::asynchronous`].
+#[cfg(feature = "async")]
+pub(crate) const ASYNCHRONOUS: &str = "it takes an async handler to read or send this body";
 
 /// Why a body could not be read. With `?` it becomes a response that says so: a 4xx if the body is the caller's, a
 /// 502 if it is that of a response that the function [fetched](crate::fetch).
@@ -85,14 +92,55 @@ impl BodyError {
 /// ```
 pub struct Body {
     pub(crate) content: Content,
-    bytes_max: u64,
-    fetched: bool,
+    terms: Terms,
 }
 
 /// Where the bytes of a body are.
 pub(crate) enum Content {
     Here(Cow<'static, [u8]>),
     Incoming(Incoming),
+    /// An [`asynchronous::Body`], which only an async handler can send. Its type is hidden so that other functions do
+    /// not import what dropping it takes.
+    #[cfg(feature = "async")]
+    Asynchronous(Box<dyn std::any::Any>),
+}
+
+/// How much of a body may be read, and whose fault it is if it cannot be.
+#[derive(Clone, Copy)]
+struct Terms {
+    bytes_max: u64,
+    fetched: bool,
+}
+
+impl Terms {
+    const FREE: Self = Self { bytes_max: u64::MAX, fetched: false };
+
+    fn limit(&mut self, bytes_max: u64) {
+        self.bytes_max = self.bytes_max.min(bytes_max);
+    }
+
+    /// Refuses a body whose sender says that it is too large.
+    fn admit(&self, remaining: Option<u64>) -> Result<(), BodyError> {
+        if remaining.unwrap_or(0) > self.bytes_max { Err(BodyError::TooLarge) } else { Ok(()) }
+    }
+
+    fn count(&mut self, chunk: Option<&Vec<u8>>) -> Result<(), BodyError> {
+        let bytes = chunk.map_or(0, Vec::len) as u64;
+        self.bytes_max = self.bytes_max.checked_sub(bytes).ok_or(BodyError::TooLarge)?;
+        Ok(())
+    }
+
+    fn blame(&self, error: BodyError) -> BodyError {
+        if self.fetched { BodyError::Fetched(Box::new(error)) } else { error }
+    }
+
+    fn text(&self, bytes: Vec<u8>) -> Result<String, BodyError> {
+        String::from_utf8(bytes).map_err(|error| self.blame(error.utf8_error().into()))
+    }
+
+    fn json<T: DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, BodyError> {
+        serde_json::from_slice(bytes).map_err(|error| self.blame(error.into()))
+    }
 }
 
 impl Body {
@@ -107,12 +155,12 @@ impl Body {
     }
 
     pub(crate) const fn new(content: Content) -> Self {
-        Self { content, bytes_max: u64::MAX, fetched: false }
+        Self { content, terms: Terms::FREE }
     }
 
     /// Says that this is no caller's body but that of a response, so that its faults are not blamed on the caller.
     pub(crate) fn of_fetched(mut self) -> Self {
-        self.fetched = true;
+        self.terms.fetched = true;
         self
     }
 
@@ -129,7 +177,7 @@ impl Body {
     /// ```
     #[must_use]
     pub fn limit(mut self, bytes_max: u64) -> Self {
-        self.bytes_max = self.bytes_max.min(bytes_max);
+        self.terms.limit(bytes_max);
         self
     }
 
@@ -151,19 +199,20 @@ impl Body {
             // What comes after the fault is not read.
             self.content = Content::Here(Cow::Borrowed(&[]));
         }
-        chunk.map_err(|error| self.blame(error))
+        chunk.map_err(|error| self.terms.blame(error))
     }
 
     fn next_chunk(&mut self) -> Result<Option<Vec<u8>>, BodyError> {
         let chunk = match &mut self.content {
             Content::Here(bytes) => Some(mem::take(bytes).into_owned()).filter(|bytes| !bytes.is_empty()),
-            Content::Incoming(incoming) if incoming.remaining().unwrap_or(0) > self.bytes_max => {
-                return Err(BodyError::TooLarge);
+            Content::Incoming(incoming) => {
+                self.terms.admit(incoming.remaining())?;
+                incoming.read()?
             }
-            Content::Incoming(incoming) => incoming.read()?,
+            #[cfg(feature = "async")]
+            Content::Asynchronous(_) => return Err(BodyError::Incomplete(ASYNCHRONOUS.to_owned())),
         };
-        let bytes = chunk.as_ref().map_or(0, Vec::len) as u64;
-        self.bytes_max = self.bytes_max.checked_sub(bytes).ok_or(BodyError::TooLarge)?;
+        self.terms.count(chunk.as_ref())?;
         Ok(chunk)
     }
 
@@ -218,7 +267,7 @@ impl Body {
     /// If the body is incomplete, too large, or not UTF-8.
     pub fn text(mut self) -> Result<String, BodyError> {
         let bytes = self.read_all()?;
-        String::from_utf8(bytes).map_err(|error| self.blame(error.utf8_error().into()))
+        self.terms.text(bytes)
     }
 
     /// The whole body, read as JSON.
@@ -239,11 +288,7 @@ impl Body {
     /// If the body is incomplete, too large, or not the JSON of a `T`.
     pub fn json<T: DeserializeOwned>(mut self) -> Result<T, BodyError> {
         let bytes = self.read_all()?;
-        serde_json::from_slice(&bytes).map_err(|error| self.blame(error.into()))
-    }
-
-    fn blame(&self, error: BodyError) -> BodyError {
-        if self.fetched { BodyError::Fetched(Box::new(error)) } else { error }
+        self.terms.json(&bytes)
     }
 }
 
@@ -258,6 +303,8 @@ impl Debug for Body {
         match &self.content {
             Content::Here(bytes) => write!(f, "Body({} bytes)", bytes.len()),
             Content::Incoming(_) => f.write_str("Body(incoming)"),
+            #[cfg(feature = "async")]
+            Content::Asynchronous(_) => f.write_str("Body(asynchronous)"),
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Outgoing requests.
 
-use crate::{Body, Request, Response, StatusCode, host};
+#[cfg(feature = "async")]
+pub(crate) mod asynchronous;
+
+use crate::{Body, Request, Response, StatusCode, Uri, host};
 
 /// Why an outgoing request got no response. With `?` it becomes a 502 for the caller; the log gets the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -63,9 +66,13 @@ impl FetchError {
 /// If the request may not or cannot be sent, or no response comes.
 pub fn fetch<B: Into<Body>>(request: http::Request<B>) -> Result<Response, FetchError> {
     let request: Request = request.map(Into::into);
-    if !matches!(request.uri().scheme_str(), Some("http" | "https")) || request.uri().authority().is_none() {
-        let address = format!("{} is no absolute http or https address", request.uri());
-        return Err(FetchError::InvalidRequest(address));
-    }
+    check(request.uri())?;
     host::send(request)
+}
+
+fn check(uri: &Uri) -> Result<(), FetchError> {
+    if matches!(uri.scheme_str(), Some("http" | "https")) && uri.authority().is_some() {
+        return Ok(());
+    }
+    Err(FetchError::InvalidRequest(format!("{uri} is no absolute http or https address")))
 }

@@ -63,6 +63,25 @@ fn all_tenants_are_listed_page_by_page() -> Result<()> {
 }
 
 #[test]
+fn an_address_with_a_mistake_is_a_problem() -> Result<()> {
+    let node = SHIPPED.node()?;
+    let tenant = node.tenant("hello")?;
+    let variable = format!("/v1/tenants/{}/variables/a", tenant.name);
+    for (method, path, part) in [
+        ("PUT", format!("{variable}?functon=fn"), "functon"),
+        ("DELETE", format!("{variable}?value=x"), "value"),
+        ("GET", "/v1/tenants?limit=many".to_owned(), "invalid digit"),
+        ("GET", "/v1/tenants?page=2".to_owned(), "page"),
+        ("GET", "/v1/tenants/%ff".to_owned(), "UTF-8"),
+    ] {
+        let answer = node.admin(method, &path, b"{}")?.expect(400)?;
+        assert_eq!(problem_of(&answer)?, "bad-request", "{path}");
+        ensure!(answer.text().contains(part), "{path}: {}", answer.text());
+    }
+    Ok(())
+}
+
+#[test]
 fn a_tenant_is_shown() -> Result<()> {
     let node = SHIPPED.node()?;
     node.create_tenant("shown")?;

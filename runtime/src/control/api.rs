@@ -19,6 +19,7 @@ use serde_json::json;
 use tower::ServiceExt as _;
 
 use super::directory::Directory;
+use super::extract::{Checked, PathOf, QueryOf};
 use super::reply::ApiError;
 use super::store::{FunctionRow, Store, StoreError, TenantRow};
 use super::token::Keys;
@@ -178,6 +179,7 @@ struct NewTenant {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Page {
     #[serde(default)]
     after: String,
@@ -225,7 +227,7 @@ async fn create(State(state): Shared, request: Request) -> Answer<Response> {
     Ok((StatusCode::CREATED, Json(view)).into_response())
 }
 
-async fn list(State(state): Shared, Query(page): Query<Page>) -> Answer<Json<serde_json::Value>> {
+async fn list(State(state): Shared, Checked(Query(page)): QueryOf<Page>) -> Answer<Json<serde_json::Value>> {
     let limit = page.limit.unwrap_or(100).clamp(1, 1_000);
     let rows = state.store.tenants(&page.after, limit).await?;
     let next = rows.last().filter(|_| rows.len() == limit as usize).map(|row| row.name.clone());
@@ -244,7 +246,7 @@ pub(super) async fn production(state: &AdminState, row: &TenantRow) -> Answer<Da
     keys.into_iter().next().ok_or_else(|| StoreError::Unexpected("tenant without a database").into())
 }
 
-async fn show(State(state): Shared, Path(name): Path<String>) -> Answer<Json<serde_json::Value>> {
+async fn show(State(state): Shared, Checked(Path(name)): PathOf<String>) -> Answer<Json<serde_json::Value>> {
     let (_, row) = find(&state, &name).await?;
     let key = production(&state, &row).await?;
     let function = |row: FunctionRow| {
@@ -267,7 +269,7 @@ async fn show(State(state): Shared, Path(name): Path<String>) -> Answer<Json<ser
     })))
 }
 
-async fn delete(State(state): Shared, Path(name): Path<String>) -> Answer<StatusCode> {
+async fn delete(State(state): Shared, Checked(Path(name)): PathOf<String>) -> Answer<StatusCode> {
     let (name, row) = find(&state, &name).await?;
     let keys = state.store.databases(&row.id).await?;
     state.store.delete_tenant(&row.id).await?;
@@ -281,7 +283,7 @@ async fn delete(State(state): Shared, Path(name): Path<String>) -> Answer<Status
 
 async fn deploy(
     State(state): Shared,
-    Path((tenant, function)): Path<(String, String)>,
+    Checked(Path((tenant, function))): PathOf<(String, String)>,
     request: Request,
 ) -> Answer<Json<serde_json::Value>> {
     let (tenant, row) = find(&state, &tenant).await?;
@@ -311,7 +313,7 @@ struct SqlRequest {
 
 async fn sql(
     State(state): Shared,
-    Path(tenant): Path<String>,
+    Checked(Path(tenant)): PathOf<String>,
     request: Request,
 ) -> Answer<Json<serde_json::Value>> {
     let (_, row) = find(&state, &tenant).await?;

@@ -5,6 +5,7 @@
 
 mod api;
 mod directory;
+mod extract;
 mod reply;
 mod seal;
 mod store;

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::api::{Answer, Shared, find, production, small_body};
+use super::extract::{Checked, PathOf, QueryOf};
 use super::reply::ApiError;
 use super::variables::{Scope, VariableRow};
 use crate::name::{FunctionName, VariableName};
@@ -33,7 +34,7 @@ impl For {
 
 pub(super) async fn list(
     State(state): Shared,
-    Path(tenant): Path<String>,
+    Checked(Path(tenant)): PathOf<String>,
 ) -> Answer<Json<serde_json::Value>> {
     let (_, row) = find(&state, &tenant).await?;
     let variable = |row: VariableRow| {
@@ -48,8 +49,8 @@ pub(super) async fn list(
 
 pub(super) async fn set(
     State(state): Shared,
-    Path((tenant, name)): Path<(String, String)>,
-    Query(what): Query<For>,
+    Checked(Path((tenant, name))): PathOf<(String, String)>,
+    Checked(Query(what)): QueryOf<For>,
     request: Request,
 ) -> Answer<StatusCode> {
     let (tenant, row) = find(&state, &tenant).await?;
@@ -69,8 +70,8 @@ pub(super) async fn set(
 
 pub(super) async fn unset(
     State(state): Shared,
-    Path((tenant, name)): Path<(String, String)>,
-    Query(what): Query<For>,
+    Checked(Path((tenant, name))): PathOf<(String, String)>,
+    Checked(Query(what)): QueryOf<For>,
 ) -> Answer<StatusCode> {
     let (tenant, row) = find(&state, &tenant).await?;
     let (name, function): (VariableName, _) = (name.parse()?, what.function()?);

@@ -1,9 +1,17 @@
 //! Manifests: what a function asks for itself is kept with it and holds when it runs.
 
+use std::io::{BufRead as _, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+
 use anyhow::{Context as _, Result, ensure};
-use dormouse_tests::{SharedNode, Stop, Tenant, TestNode, guest, problem_of};
+use dormouse_tests::client::Connection;
+use dormouse_tests::{PATIENCE, SharedNode, Stop, Tenant, TestNode, binary, guest, problem_of};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use crate::cli::{command, fails, run};
 use crate::{SHIPPED, TIGHT};
 
 in_both_worlds![a_function_is_held_to_its_own_limits];
@@ -124,6 +132,7 @@ fn a_manifest_is_shown_and_kept_over_a_restart() -> Result<()> {
     });
     let name = {
         let tenant = node.tenant("misbehave")?;
+        tenant.set_variable("api_token", &json!({"value": "s3cret", "secret": true}))?;
         deploy(&tenant, "misbehave", &manifest)?;
         tenant.name
     };
@@ -135,6 +144,128 @@ fn a_manifest_is_shown_and_kept_over_a_restart() -> Result<()> {
         let answer = node.request("GET", &format!("/t/{name}/fn/spin"), &[], b"")?.expect(502)?;
         ensure!(answer.text().contains("cpu_time_max_ms is 150"), "{}", answer.text());
         node.restart(Stop::Terminate)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn variables_that_are_required_must_be_set_before_a_deploy() -> Result<()> {
+    let node = SHIPPED.node()?;
+    let tenant = node.tenant("hello")?;
+    let manifest = br#"{"variables":["api_token","greeting","level"]}"#;
+    tenant.set_variable("greeting", &json!({"value": "Moin"}))?;
+    tenant.set_variable("level?function=other", &json!({"value": "not of this function"}))?;
+    let deploy = || {
+        let component = std::fs::read(guest("sdk")?)?;
+        node.upload_parts(&tenant.name, "fn", &[("manifest", manifest), ("component", &component)])
+    };
+    let refused = deploy()?.expect(422)?;
+    assert_eq!(problem_of(&refused)?, "missing-variables");
+    let detail = refused.json()?.get("detail").and_then(Value::as_str).unwrap_or_default().to_owned();
+    for name in ["api_token", "level"] {
+        let command = format!("`dormouse variable set {} {name} <value>`", tenant.name);
+        ensure!(detail.contains(&command), "{command} is missing: {detail}");
+    }
+    ensure!(!detail.contains("greeting"), "{detail}");
+    assert_eq!(tenant.get("")?.expect(200)?.text(), "Hello from Dormouse\n", "nothing has changed");
+
+    tenant.set_variable("api_token", &json!({"value": "", "secret": true}))?;
+    tenant.set_variable("level?function=fn", &json!({"value": "its own"}))?;
+    deploy()?.expect(200)?;
+    assert_eq!(tenant.json("/variable/level")?.get("value"), Some(&json!("its own")));
+    Ok(())
+}
+
+#[test]
+fn a_project_is_not_deployed_without_its_variables() -> Result<()> {
+    let node = SHIPPED.node()?;
+    let tenant = node.tenant("hello")?;
+    let project = tempfile::tempdir()?;
+    let component = guest("sdk")?;
+    let manifest = format!("[functions.fn]\ncomponent = {component:?}\nvariables = [\"greeting\"]\n");
+    std::fs::write(project.path().join("dormouse.toml"), manifest)?;
+    let path = project.path().to_str().context("a path that is text")?;
+    let said = fails(&command(&node, &["deploy", &tenant.name, path])?.output()?)?;
+    let set = format!("dormouse variable set {} greeting", tenant.name);
+    ensure!(said.contains(&set), "{said}");
+    run(&node, &["variable", "set", &tenant.name, "greeting", "Moin"])?;
+    run(&node, &["deploy", &tenant.name, path])?;
+    assert_eq!(tenant.json("/variable/greeting")?.get("value"), Some(&json!("Moin")));
+    Ok(())
+}
+
+/// `dormouse dev` over a project, and what it writes.
+struct Developing {
+    child: Child,
+    said: Receiver<String>,
+}
+
+impl Developing {
+    fn start(project: &Path, options: &[&str]) -> Result<Self> {
+        let mut command = Command::new(binary()?);
+        command.args(["dev", "--public-listen", "127.0.0.1:0"]).args(options).arg(project);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let (sender, said) = mpsc::sync_channel(1_000);
+        let stdout = child.stdout.take().context("no stdout")?;
+        let stderr = child.stderr.take().context("no stderr")?;
+        for output in [Box::new(stdout) as Box<dyn Read + Send>, Box::new(stderr)] {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                BufReader::new(output).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+            });
+        }
+        Ok(Self { child, said })
+    }
+
+    /// The line that has a text in it, once it comes.
+    fn wait_for(&self, text: &str) -> Result<String> {
+        let mut before = Vec::new();
+        loop {
+            let line =
+                self.said.recv_timeout(PATIENCE).with_context(|| format!("no {text:?}: {before:#?}"))?;
+            if line.contains(text) {
+                return Ok(line);
+            }
+            before.push(line);
+        }
+    }
+
+    /// What the project's function answers, once it is live.
+    fn get(&self, path: &str) -> Result<Value> {
+        let line = self.wait_for(" is live")?;
+        let (address, base) = line
+            .strip_prefix("http://")
+            .and_then(|rest| rest.split_once(" is live")?.0.split_once('/'))
+            .with_context(|| format!("no address: {line}"))?;
+        let mut connection = Connection::open(address.parse()?)?;
+        connection.request("GET", &format!("/{base}{path}"), &[], b"")?;
+        connection.response("GET")?.expect(200)?.json()
+    }
+}
+
+impl Drop for Developing {
+    fn drop(&mut self) {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_project_is_given_its_variables_while_it_is_edited() -> Result<()> {
+    let project = tempfile::tempdir()?;
+    let component = guest("sdk")?;
+    let manifest = format!("[functions.fn]\ncomponent = {component:?}\nvariables = [\"greeting\"]\n");
+    std::fs::write(project.path().join("dormouse.toml"), manifest)?;
+    {
+        let without = Developing::start(project.path(), &[])?;
+        without.wait_for("start `dormouse dev --variable greeting=<value>`")?;
+    }
+    for options in [&["--variable", "greeting=Moin"] as &[_], &[]] {
+        let developing = Developing::start(project.path(), options)?;
+        let told = developing.get("/variable/greeting")?;
+        assert_eq!(told.get("value"), Some(&json!("Moin")), "it stays between runs");
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! A value goes to the node and, when it is a secret, never comes back.
 
 use std::io::{IsTerminal as _, Read as _};
+use std::str::FromStr;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
@@ -80,6 +81,58 @@ impl Place {
         let function = self.function.as_ref().map(|name| format!("?function={name}")).unwrap_or_default();
         format!("/v1/tenants/{}/variables/{}{function}", self.tenant, self.name)
     }
+}
+
+/// A variable and its value, as one argument.
+#[derive(Debug, Clone)]
+pub(super) struct Assignment {
+    name: VariableName,
+    value: String,
+}
+
+impl FromStr for Assignment {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let (name, value) = text.split_once('=').context("it is no <name>=<value>")?;
+        Ok(Self { name: name.parse()?, value: value.to_owned() })
+    }
+}
+
+impl Assignment {
+    /// Sets the variable for all functions of a tenant.
+    pub(super) fn set(&self, client: &Client, tenant: &TenantName) -> anyhow::Result<()> {
+        let path = format!("/v1/tenants/{tenant}/variables/{}", self.name);
+        client.put(&path, &json!({ "value": self.value }))?;
+        Ok(())
+    }
+}
+
+/// Refuses a function that cannot do without variables which are not set, in the words of `dormouse dev`.
+pub(super) fn require(
+    client: &Client,
+    tenant: &TenantName,
+    function: &FunctionName,
+    required: &[VariableName],
+) -> anyhow::Result<()> {
+    if required.is_empty() {
+        return Ok(());
+    }
+    let answer = client.get(&format!("/v1/tenants/{tenant}/variables"))?;
+    let set = answer.get("variables").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let is_set = |name: &VariableName| set.iter().any(|row| is_for(row, name, function));
+    let missing: Vec<_> = required.iter().filter(|name| !is_set(name)).map(ToString::to_string).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let options: String = missing.iter().map(|name| format!(" --variable {name}=<value>")).collect();
+    bail!("it requires {}, not set yet: start `dormouse dev{options}`", missing.join(" and "))
+}
+
+fn is_for(row: &Value, name: &VariableName, function: &FunctionName) -> bool {
+    let text_of = |member| row.get(member).and_then(Value::as_str);
+    let own = text_of("function");
+    text_of("name") == Some(name.as_str()) && own.is_none_or(|own| own == function.as_str())
 }
 
 pub(super) fn run(args: &VariableArgs) -> anyhow::Result<()> {

@@ -24,13 +24,13 @@ use super::reply::ApiError;
 use super::store::{FunctionRow, Store, StoreError, TenantRow};
 use super::token::Keys;
 use super::upload::{self, Upload};
-use super::variables::Variables;
+use super::variables::{Scope, Variables};
 use super::variables_api;
 use crate::catalog::Catalog;
 use crate::database::Value;
 use crate::listener::{Door, Peer};
 use crate::manifest::Limits;
-use crate::name::{FunctionName, Id, TenantName};
+use crate::name::{FunctionName, Id, TenantName, VariableName};
 use crate::request_id::{self, RequestId};
 use crate::routing::BaseDomain;
 use crate::telemetry::{RequestContext, in_current_request};
@@ -294,6 +294,9 @@ async fn deploy(
     {
         return Err(ApiError::BadManifest(beyond.join("; ")));
     }
+    if let Some(manifest) = &manifest {
+        require(&state, &row, &function, &manifest.variables).await?;
+    }
     let bytes = component.len() as u64;
     let digest = state.catalog.admit(component).await?;
     state.store.deploy(&row.id, &function, &digest, bytes, manifest.as_ref()).await?;
@@ -302,6 +305,25 @@ async fn deploy(
     Ok(Json(json!({
         "tenant": tenant.as_str(), "function": function.as_str(), "component": digest.as_str(), "bytes": bytes,
     })))
+}
+
+/// Refuses a function that cannot do without variables which are not set.
+async fn require(
+    state: &AdminState,
+    row: &TenantRow,
+    function: &FunctionName,
+    required: &[VariableName],
+) -> Answer<()> {
+    if required.is_empty() {
+        return Ok(());
+    }
+    let environment = production(state, row).await?;
+    let set = state.variables.names(Scope { environment: &environment, function: Some(function) }).await?;
+    let missing: Vec<_> = required.iter().filter(|name| !set.contains(name.as_str())).cloned().collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::MissingVariables { tenant: row.name.clone(), function: function.clone(), missing })
 }
 
 #[derive(Deserialize)]

@@ -9,7 +9,7 @@ use super::store::StoreError;
 use super::variables::VariableError;
 use crate::catalog::CatalogError;
 use crate::database::DatabaseError;
-use crate::name::{NameError, VariableNameError};
+use crate::name::{FunctionName, NameError, VariableName, VariableNameError};
 use crate::problem::ProblemType;
 use crate::telemetry::RequestContext;
 
@@ -28,6 +28,8 @@ pub(super) enum ApiError {
     Variable(#[from] VariableError),
     #[error("the manifest: {0}")]
     BadManifest(String),
+    #[error("{function} requires {}", commands(tenant, missing))]
+    MissingVariables { tenant: String, function: FunctionName, missing: Vec<VariableName> },
     #[error("the component is larger than {0} bytes")]
     TooLarge(u64),
     #[error("there is nothing at this address; the API is described in docs/admin-api.md")]
@@ -42,6 +44,13 @@ pub(super) enum ApiError {
     Internal(String),
 }
 
+/// The variables, each with the command that sets it.
+fn commands(tenant: &str, missing: &[VariableName]) -> String {
+    let command =
+        |name| format!("the variable {name}: set it with `dormouse variable set {tenant} {name} <value>`");
+    missing.iter().map(command).collect::<Vec<_>>().join("; ")
+}
+
 const UNAUTHORIZED: ProblemType =
     ProblemType::new(StatusCode::UNAUTHORIZED, "unauthorized", "Missing or wrong token");
 const BAD_REQUEST: ProblemType =
@@ -54,6 +63,8 @@ const NO_VARIABLE: ProblemType =
     ProblemType::new(StatusCode::NOT_FOUND, "unknown-variable", "No such variable");
 const BAD_MANIFEST: ProblemType =
     ProblemType::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-manifest", "The manifest has mistakes");
+const MISSING_VARIABLES: ProblemType =
+    ProblemType::new(StatusCode::UNPROCESSABLE_ENTITY, "missing-variables", "Required variables are not set");
 const BAD_COMPONENT: ProblemType =
     ProblemType::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-component", "The component cannot run here");
 const BAD_SQL: ProblemType =
@@ -74,6 +85,7 @@ impl ApiError {
             Self::BadRequest(_) => BAD_REQUEST,
             Self::Name(_) | Self::VariableName(_) => BAD_NAME,
             Self::BadManifest(_) => BAD_MANIFEST,
+            Self::MissingVariables { .. } => MISSING_VARIABLES,
             Self::Variable(
                 VariableError::TooLarge | VariableError::TooMany | VariableError::TooLargeTogether,
             ) => BAD_VARIABLE,

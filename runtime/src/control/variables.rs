@@ -3,7 +3,7 @@
 //! One holds for all functions of an environment or for one of them; the latter wins. A change is seen by requests
 //! that arrive after it: the directory forgets the tenant's addresses, and with them what was read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -135,6 +135,14 @@ impl Variables {
             return Err(VariableError::TooLargeTogether);
         }
         Ok(())
+    }
+
+    /// The names of the variables that a function has, its own and those of all functions.
+    pub(super) async fn names(&self, scope: Scope<'_>) -> Result<HashSet<String>, VariableError> {
+        let sql = "SELECT name FROM variables WHERE environment_id = ? AND function IN ('', ?)";
+        let parameters = vec![scope.environment.environment.as_str().into(), scope.function().into()];
+        let rows = self.store.query(sql, parameters).await?;
+        Ok(rows.iter().map(|row| text(row, 0).map(str::to_owned)).collect::<Result<_, _>>()?)
     }
 
     /// Removes a variable.

@@ -29,6 +29,7 @@ use clap::Args;
 use super::client::Client;
 use super::local::{Contents, Doors, Folder, PUBLIC_PREFERRED, Server, Stop, free_or_any};
 use super::project::{Function, Project};
+use super::variable::{self, Assignment};
 use super::{deploy, output, tenant, text};
 use crate::name::{FunctionName, TenantName};
 use crate::toolchain::Recipe;
@@ -45,8 +46,9 @@ const TENANT: &str = "dev";
 #[command(after_help = "Examples:\n  \
                         dormouse dev\n  \
                         dormouse dev functions/guestbook --public-listen 127.0.0.1:3000\n  \
+                        dormouse dev --variable api_token=test\n  \
                         dormouse dev --fresh\n\n\
-                        The database stays between runs, in .dormouse/ of the project's folder.")]
+                        The database and the variables stay between runs, in .dormouse/ of the project's folder.")]
 pub(super) struct DevArgs {
     /// The project's folder: one with a dormouse.toml, or a Rust package that is a cdylib
     #[arg(default_value = ".")]
@@ -54,7 +56,10 @@ pub(super) struct DevArgs {
     /// Where to serve it [default: 127.0.0.1:8080, or a free port where that is taken]
     #[arg(long, value_name = "ADDRESS")]
     public_listen: Option<SocketAddr>,
-    /// Start with an empty database
+    /// Set a variable; can be given several times
+    #[arg(long = "variable", value_name = "NAME=VALUE")]
+    variables: Vec<Assignment>,
+    /// Start with an empty database and no variables
     #[arg(long)]
     fresh: bool,
 }
@@ -97,7 +102,7 @@ async fn develop(args: &DevArgs, folder: &Folder, server: &mut Server) -> anyhow
         output::note(&format!("{PUBLIC_PREFERRED} is taken, so this project is served at {}", doors.public));
     }
     let log = folder.log();
-    let mut session = Session::open(args.path.clone(), folder, doors).await?;
+    let mut session = Session::open(args, folder, doors).await?;
     tokio::select! {
         ended = session.keep_current() => ended,
         ended = log::follow(&log) => ended,
@@ -124,14 +129,18 @@ struct Built {
 }
 
 impl Session {
-    async fn open(project: PathBuf, folder: &Folder, doors: Doors) -> anyhow::Result<Self> {
+    async fn open(args: &DevArgs, folder: &Folder, doors: Doors) -> anyhow::Result<Self> {
         let node = format!("http://{}", doors.admin).parse()?;
         let client = Arc::new(Client::from_token_file(node, &folder.token_file())?);
         let tenant: TenantName = TENANT.parse()?;
-        let (asking, name) = (client.clone(), tenant.clone());
-        tokio::task::spawn_blocking(move || tenant::ensure(&asking, &name)).await??;
+        let (asking, name, variables) = (client.clone(), tenant.clone(), args.variables.clone());
+        let prepare = move || {
+            tenant::ensure(&asking, &name)?;
+            variables.iter().try_for_each(|variable| variable.set(&asking, &name))
+        };
+        tokio::task::spawn_blocking(prepare).await??;
         let (watch, built) = (Watch::new()?, BTreeMap::new());
-        Ok(Self { project, client, tenant, public: doors.public, watch, built })
+        Ok(Self { project: args.path.clone(), client, tenant, public: doors.public, watch, built })
     }
 
     async fn keep_current(&mut self) -> anyhow::Result<Infallible> {
@@ -210,8 +219,12 @@ impl Session {
         let component = build::follow(recipe).await?;
         let compiled = Instant::now();
         let (client, tenant, function) = (self.client.clone(), self.tenant.clone(), built.function.clone());
-        let upload =
-            move || deploy::upload(&client, &tenant, &function.name, &component, function.manifest.as_ref());
+        let upload = move || {
+            let manifest = function.manifest.as_ref();
+            let required = manifest.map(|manifest| manifest.variables.as_slice()).unwrap_or_default();
+            variable::require(&client, &tenant, &function.name, required)?;
+            deploy::upload(&client, &tenant, &function.name, &component, manifest)
+        };
         tokio::task::spawn_blocking(upload).await??;
         Ok(self.told(&built.function.name, compiled - begun, compiled.elapsed()))
     }

@@ -46,8 +46,8 @@
 //! - [`Database`] is the tenant's own SQLite database.
 //! - [`variable`] and [`secret`] give what the operator set, [`fetch`] sends a request elsewhere.
 //! - [`log`] writes structured events. What a function prints otherwise goes to the same log, as plain lines.
-//! - [`asynchronous`] is for handlers that are `async fn`s: several things at once, bodies that are
-//!   written while they are sent, and work after the response.
+//! - `asynchronous`, with the feature `async`, is for handlers that are `async fn`s: several things at once, bodies that
+//!   are written while they are sent, and work after the response.
 //! - [`testing`] runs a handler in a plain `cargo test`, without a server.
 
 #[cfg(feature = "async")]

@@ -11,6 +11,8 @@
 //! | `GET /{id}` | anyone | a redirect to the link, counted |
 //!
 //! The owner is whoever has the key, as a bearer token or in the cookie: the secret `owner_key`.
+//!
+//! The page needs a host of the tenant's own: at `/t/…` Dormouse sandboxes it, and its forms do nothing.
 
 mod link;
 mod owner;

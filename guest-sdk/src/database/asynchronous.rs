@@ -200,6 +200,7 @@ impl Database {
             // As in `Database::transaction`: the first error is the one that counts.
             let _ = self.run("ROLLBACK", ()).await;
         }
+        // It has ended, so there is nothing left to roll back.
         std::mem::forget(open);
         outcome
     }

@@ -23,6 +23,8 @@
 //!
 //! The database is the SQLite that the server uses, with its limits and error texts. What is not here: the server's list
 //! of allowed statements and functions, its clocks, and other requests at the same time.
+//!
+//! Async handlers are run by `Tenant::call_async`, with the feature `async`.
 
 #[cfg(feature = "async")]
 pub(crate) mod asynchronous;

@@ -83,12 +83,15 @@ impl Connection {
     }
 }
 
+/// How a statement ended.
+type Ended = FutureReader<Result<(), wit::Error>>;
+
 /// What a statement returns, as it comes.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) columns: Vec<String>,
     read: vec::IntoIter<wit::RowResult>,
-    unread: Option<(StreamReader<wit::RowResult>, FutureReader<Result<(), wit::Error>>)>,
+    unread: Option<(StreamReader<wit::RowResult>, Ended)>,
 }
 
 impl Found {

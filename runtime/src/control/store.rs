@@ -338,7 +338,10 @@ impl Store {
                     profile: Profile::Control,
                     bytes_max: BYTES_MAX,
                 };
-                self.database.call(id, open).await?;
+                if let Err(error) = self.database.call(id, open).await {
+                    let _ = self.database.call(id, Command::Close).await;
+                    return Err(error.into());
+                }
                 *session = Some(id);
                 id
             }

@@ -181,7 +181,7 @@ impl Session {
         match result {
             Ok(()) => Ok(true),
             Err(error) if error.primary() == ffi::SQLITE_BUSY => Ok(false),
-            Err(error) => Err(storage(&error)),
+            Err(error) => Err(self.explain(error, Duration::MAX)),
         }
     }
 
@@ -247,21 +247,41 @@ fn storage(error: &SqliteError) -> DatabaseError {
     DatabaseError::Storage(format!("{} (SQLite result code {})", error.message, error.code))
 }
 
+fn at(path: &Path, error: &SqliteError) -> String {
+    format!("{}: {} (SQLite result code {})", path.display(), error.message, error.code)
+}
+
 fn on_open(path: &Path, error: &SqliteError) -> DatabaseError {
-    DatabaseError::Storage(format!(
-        "{}: {} (SQLite result code {})",
-        path.display(),
-        error.message,
-        error.code
-    ))
+    match error.primary() {
+        ffi::SQLITE_FULL => DatabaseError::Full(at(path, error)),
+        primary if is_storage(primary) => DatabaseError::Storage(at(path, error)),
+        _ => DatabaseError::Statement(at(path, error)),
+    }
+}
+
+fn on_file(path: &Path, error: &std::io::Error) -> DatabaseError {
+    let text = format!("{}: {error}", path.display());
+    match error.kind() {
+        std::io::ErrorKind::StorageFull => DatabaseError::Full(text),
+        _ => DatabaseError::Storage(text),
+    }
 }
 
 fn connect(opening: &Opening, cancelled: Arc<AtomicBool>) -> Result<Connection, DatabaseError> {
     let path = &opening.path;
+    refuse_empty(path).map_err(|error| on_file(path, &error))?;
     let connection = Connection::open(path, Purpose::Use, opening.profile, cancelled)
         .map_err(|error| on_open(path, &error))?;
-    ensure_wal(path).map_err(|error| DatabaseError::Storage(format!("{}: {error}", path.display())))?;
+    ensure_wal(path).map_err(|error| on_file(path, &error))?;
     set_up(connection, opening).map_err(|error| on_open(path, &error))
+}
+
+/// SQLite would take a file that was truncated to nothing for a new database.
+fn refuse_empty(path: &Path) -> std::io::Result<()> {
+    if path.metadata()?.len() == 0 {
+        return Err(std::io::Error::other("the file is empty"));
+    }
+    Ok(())
 }
 
 fn set_up(mut connection: Connection, opening: &Opening) -> Result<Connection, SqliteError> {
@@ -349,7 +369,7 @@ pub(super) fn create(path: &Path) -> Result<(), DatabaseError> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
         Ok(()) | Err(_) => {}
     }
-    fill(&unfinished).map_err(|error| on_open(&unfinished, &error))?;
+    fill(&unfinished).map_err(|error| DatabaseError::Storage(at(&unfinished, &error)))?;
     make_wal(path).map_err(io)?;
     std::fs::rename(&unfinished, path).map_err(io)?;
     // Another database may have been made in a new folder that is not on disk yet: each is synced for each file.

@@ -311,7 +311,13 @@ impl Connection {
     fn error(&self, code: c_int) -> SqliteError {
         // SAFETY: the connection is open; the text is NUL-terminated and copied before any other call.
         let message = unsafe { CStr::from_ptr(ffi::sqlite3_errmsg(self.raw.as_ptr())) };
-        SqliteError { code, message: message.to_string_lossy().into_owned() }
+        let mut message = message.to_string_lossy().into_owned();
+        if matches!(code & 0xff, ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN) {
+            // SAFETY: the connection is open.
+            let system = unsafe { ffi::sqlite3_system_errno(self.raw.as_ptr()) };
+            message = format!("{message}: {}", std::io::Error::from_raw_os_error(system));
+        }
+        SqliteError { code, message }
     }
 }
 

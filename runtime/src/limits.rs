@@ -115,6 +115,8 @@ pub const STATEMENT_TIME_MAX: Duration = Duration::from_secs(5);
 pub const TRANSACTION_HELD_MAX: Duration = Duration::from_secs(5);
 /// How long a statement waits for its tenant's one writer permit.
 pub const WRITER_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long the integrity check of a database that leaves quarantine may take: 1 GiB from a slow disk.
+pub const RECOVERY_STATEMENT_TIME_MAX: Duration = Duration::from_secs(300);
 /// Rows of one statement, buffered; also the rows of all statements of one request that it has not read yet. Spin's
 /// figure is 128 MiB.
 pub const RESULT_BYTES_MAX: usize = 16 << 20;

@@ -233,6 +233,7 @@ impl Rooms {
             database_sessions_parked: tenants.parked,
             database_parked_bytes: tenants.parked_bytes,
             tenants_present: tenants.present,
+            databases_quarantined: tenants.quarantined,
             routes_remembered: self.directory.remembered(),
             resident_bytes: telemetry::resident_bytes(),
         }

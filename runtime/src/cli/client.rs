@@ -26,8 +26,9 @@ const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long a request may take; the node's own limits are shorter.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// The same for an upload, which waits for the compiler: two minutes of CPU time, perhaps behind others.
-const UPLOAD_TIME_MAX: Duration = Duration::from_secs(600);
+/// The same for what takes the node long: an upload waits for the compiler, two minutes of CPU time, perhaps behind
+/// others; a recovery checks a whole database.
+const LONG_TIME_MAX: Duration = Duration::from_secs(600);
 
 /// The largest answer: the 16 MiB of rows that a node buffers, when every byte of them needs a JSON escape.
 const ANSWER_BYTES_MAX: u64 = 128 << 20;
@@ -110,6 +111,12 @@ impl Client {
         self.answer(self.with_token(self.agent.post(self.url(path))).send_json(body))
     }
 
+    /// `POST`s nothing to a path where the node has long to work.
+    pub(super) fn post_and_wait(&self, path: &str) -> anyhow::Result<Value> {
+        let request = self.agent.post(self.url(path)).config().timeout_global(Some(LONG_TIME_MAX)).build();
+        self.answer(self.with_token(request).send_empty())
+    }
+
     /// `PUT`s JSON.
     pub(super) fn put(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.answer(self.with_token(self.agent.put(self.url(path))).send_json(body))
@@ -127,7 +134,7 @@ impl Client {
         component: &[u8],
         manifest: Option<&FunctionManifest>,
     ) -> anyhow::Result<Value> {
-        let request = self.agent.put(self.url(path)).config().timeout_global(Some(UPLOAD_TIME_MAX)).build();
+        let request = self.agent.put(self.url(path)).config().timeout_global(Some(LONG_TIME_MAX)).build();
         let request = self.with_token(request).header("expect", "100-continue");
         let sent = match manifest {
             None => request.header("content-type", "application/wasm").send(component),

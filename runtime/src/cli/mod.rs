@@ -50,7 +50,7 @@ struct Cli {
 enum Command {
     /// Run a node: the server that holds tenants, their functions and their databases
     Serve(ServeArgs),
-    /// Create, list, show and delete tenants
+    /// Create, list, show, recover and delete tenants
     Tenant(tenant::TenantArgs),
     /// Set, list and unset variables and secrets that functions read
     Variable(variable::VariableArgs),

@@ -1,4 +1,4 @@
-//! `dormouse tenant`: create, list, show and delete tenants.
+//! `dormouse tenant`: create, list, show, recover and delete tenants.
 
 use std::io::{IsTerminal as _, Write as _};
 
@@ -52,6 +52,17 @@ enum TenantCommand {
         #[command(flatten)]
         client: ClientOptions,
     },
+    /// Take a tenant's database out of quarantine, once the cause of its failure is gone
+    ///
+    /// The node reads the files from the disk again, has SQLite check them, and writes to them. What was acknowledged
+    /// is there then. A database that fails again stays in quarantine.
+    #[command(after_help = "Example:\n  dormouse tenant recover acme")]
+    Recover {
+        /// Its name
+        name: TenantName,
+        #[command(flatten)]
+        client: ClientOptions,
+    },
     /// Delete a tenant with its functions and all its data
     #[command(after_help = "Example:\n  dormouse tenant delete acme --yes")]
     Delete {
@@ -73,6 +84,7 @@ pub(super) fn run(args: &TenantArgs) -> anyhow::Result<()> {
         }
         TenantCommand::List { json, client } => list(&client.client()?, *json),
         TenantCommand::Show { name, json, client } => show(&client.client()?, name, *json),
+        TenantCommand::Recover { name, client } => recover(&client.client()?, name),
         TenantCommand::Delete { name, yes, client } => {
             let client = client.client()?;
             if !yes {
@@ -154,13 +166,18 @@ fn description(tenant: &Value) -> Vec<String> {
     let database = tenant.get("database").unwrap_or(&Value::Null);
     let bytes_of = |name| text::size(database.get(name).and_then(Value::as_u64).unwrap_or_default());
     let state = database.get("state").and_then(Value::as_str).map(text::escaped).unwrap_or_default();
+    let quarantine = database.get("quarantine").filter(|quarantine| quarantine.is_object());
     let mut lines = vec![
         format!("name      {}", text_of("name")),
         format!("id        {}", text_of("id")),
         format!("created   {}", text::date(number_of("created_at"))),
         format!("database  {state}, {} and {} of WAL", bytes_of("bytes"), bytes_of("wal_bytes")),
-        String::new(),
     ];
+    if let Some(quarantine) = quarantine {
+        lines.push(format!("          {}", failure(quarantine)));
+        lines.push(format!("          when the cause is gone: dormouse tenant recover {}", text_of("name")));
+    }
+    lines.push(String::new());
     let functions = tenant.get("functions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     if functions.is_empty() {
         lines.push(format!("no functions yet: dormouse deploy {} PATH", text_of("name")));
@@ -174,6 +191,24 @@ fn description(tenant: &Value) -> Vec<String> {
         lines.extend(asked);
     }
     lines
+}
+
+fn recover(client: &Client, name: &TenantName) -> anyhow::Result<()> {
+    let answer = client.post_and_wait(&format!("/v1/tenants/{name}/recover"))?;
+    match answer.get("quarantine").filter(|quarantine| quarantine.is_object()) {
+        None => output::lines(&format!("{name} is not in quarantine: there is nothing to recover")),
+        Some(quarantine) => output::lines(&format!(
+            "recovered {name}: its database was read from the disk, checked and written; it {}",
+            failure(quarantine)
+        )),
+    }
+}
+
+/// What put a database in quarantine, and when.
+fn failure(quarantine: &Value) -> String {
+    let since = quarantine.get("since").and_then(Value::as_u64).unwrap_or_default();
+    let reason = quarantine.get("reason").and_then(Value::as_str).unwrap_or_default();
+    format!("failed at {}: {}", text::date(since), text::escaped(reason))
 }
 
 /// What a function's manifest says of how it runs.
@@ -255,6 +290,26 @@ mod tests {
                 "fn: may send requests to https://a, https://b",
                 "fn: needs the variables token",
             ]
+        );
+    }
+
+    #[test]
+    fn a_quarantine_is_told_with_its_way_out() {
+        let database = json!({
+            "state": "quarantined", "bytes": 4096, "wal_bytes": 0,
+            "quarantine": {"reason": "disk I/O error", "since": 1}
+        });
+        let lines = description(&json!({"name": "acme", "functions": [], "database": database}));
+        assert_eq!(
+            lines.get(3..6),
+            Some(
+                &[
+                    "database  quarantined, 4.0 KB and 0 B of WAL",
+                    "          failed at 1970-01-01T00:00:01Z: disk I/O error",
+                    "          when the cause is gone: dormouse tenant recover acme",
+                ]
+                .map(str::to_owned)[..]
+            )
         );
     }
 

@@ -34,7 +34,7 @@ use crate::name::{FunctionName, Id, TenantName, VariableName};
 use crate::request_id::{self, RequestId};
 use crate::routing::BaseDomain;
 use crate::telemetry::{RequestContext, in_current_request};
-use crate::tenant::{DatabaseKey, State as TenantState, Tenants};
+use crate::tenant::{DatabaseKey, Quarantine, Recovery, State as TenantState, Tenants};
 
 /// How long a JSON body may take to arrive.
 const JSON_TIME_MAX: Duration = Duration::from_secs(10);
@@ -102,6 +102,7 @@ fn router(state: Arc<AdminState>) -> Router {
         .route("/v1/tenants/{tenant}", get(show).delete(delete))
         .route("/v1/tenants/{tenant}/functions/{function}", put(deploy))
         .route("/v1/tenants/{tenant}/sql", post(sql))
+        .route("/v1/tenants/{tenant}/recover", post(recover))
         .route("/v1/tenants/{tenant}/variables", get(variables_api::list))
         .route(
             "/v1/tenants/{tenant}/variables/{variable}",
@@ -262,11 +263,42 @@ async fn show(State(state): Shared, Checked(Path(name)): PathOf<String>) -> Answ
         TenantState::Leased => "leased",
         TenantState::Parked => "parked",
         TenantState::CheckpointPending => "checkpoint-pending",
+        TenantState::Quarantined => "quarantined",
     };
+    let quarantine = state.tenants.quarantine(&key).map(QuarantineView::from);
     Ok(Json(json!({
         "name": row.name, "id": row.id.as_str(), "created_at": row.created_at, "functions": functions,
-        "database": {"state": database_state, "bytes": size.bytes, "wal_bytes": size.wal_bytes},
+        "database": {
+            "state": database_state, "bytes": size.bytes, "wal_bytes": size.wal_bytes, "quarantine": quarantine,
+        },
     })))
+}
+
+#[derive(Serialize)]
+struct QuarantineView {
+    reason: String,
+    since: u64,
+}
+
+impl From<Quarantine> for QuarantineView {
+    fn from(Quarantine { reason, since }: Quarantine) -> Self {
+        Self { reason, since }
+    }
+}
+
+/// Takes the tenant's databases out of quarantine; tells what one of them was there for.
+async fn recover(
+    State(state): Shared,
+    Checked(Path(name)): PathOf<String>,
+) -> Answer<Json<serde_json::Value>> {
+    let (_, row) = find(&state, &name).await?;
+    let mut was_in = None;
+    for key in state.store.databases(&row.id).await? {
+        if let Recovery::Recovered(quarantine) = state.tenants.recover(&key).await? {
+            was_in = Some(QuarantineView::from(quarantine));
+        }
+    }
+    Ok(Json(json!({"recovered": was_in.is_some(), "quarantine": was_in})))
 }
 
 async fn delete(State(state): Shared, Checked(Path(name)): PathOf<String>) -> Answer<StatusCode> {

@@ -69,6 +69,11 @@ const BAD_COMPONENT: ProblemType =
     ProblemType::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-component", "The component cannot run here");
 const BAD_SQL: ProblemType =
     ProblemType::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-sql", "The statement failed");
+const QUARANTINED: ProblemType = ProblemType::new(
+    StatusCode::SERVICE_UNAVAILABLE,
+    "database-quarantined",
+    "The tenant's database is in quarantine",
+);
 const TOO_LARGE: ProblemType =
     ProblemType::new(StatusCode::PAYLOAD_TOO_LARGE, "component-too-large", "Component too large");
 const NOT_FOUND: ProblemType = ProblemType::new(StatusCode::NOT_FOUND, "not-found", "Nothing here");
@@ -101,6 +106,7 @@ impl ApiError {
                 | DatabaseError::TimedOut(_)
                 | DatabaseError::Cancelled,
             ) => BAD_SQL,
+            Self::Sql(DatabaseError::Quarantined(_)) => QUARANTINED,
             Self::Store(StoreError::TooNew { .. } | StoreError::Database(_) | StoreError::Unexpected(_))
             | Self::Variable(
                 VariableError::Store(_) | VariableError::Seal(_) | VariableError::Unreadable(_),

@@ -187,6 +187,9 @@ pub enum DatabaseError {
     /// Reading or writing the files failed, or they are damaged; the session must be closed.
     #[error("storage failed: {0}")]
     Storage(String),
+    /// Reading or writing the files failed before, and nobody touches them until they are recovered.
+    #[error("the database is in quarantine: {0}")]
+    Quarantined(String),
     /// The session is not there: closed, or never opened.
     #[error("the session is closed")]
     Closed,
@@ -198,7 +201,7 @@ impl DatabaseError {
     pub fn session_is_usable(&self) -> bool {
         match self {
             Self::Statement(_) | Self::Full(_) | Self::TimedOut(_) | Self::Cancelled => true,
-            Self::Storage(_) | Self::Closed => false,
+            Self::Storage(_) | Self::Quarantined(_) | Self::Closed => false,
         }
     }
 }

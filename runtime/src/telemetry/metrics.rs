@@ -35,6 +35,8 @@ pub struct Gauges {
     pub database_parked_bytes: u64,
     /// Tenants that are not idle.
     pub tenants_present: u64,
+    /// Databases in quarantine.
+    pub databases_quarantined: u64,
     /// Remembered routes.
     pub routes_remembered: u64,
     /// Resident memory of the process.
@@ -76,6 +78,9 @@ impl Default for Metrics {
         add("database_sessions_parked", "Parked database sessions", |g| g.database_sessions_parked);
         add("database_parked_bytes", "Memory of parked database sessions", |g| g.database_parked_bytes);
         add("tenants_present", "Tenants that are not idle", |g| g.tenants_present);
+        add("databases_quarantined", "Databases of tenants whose storage has failed", |g| {
+            g.databases_quarantined
+        });
         add("routes_remembered", "Routes remembered from the control data", |g| g.routes_remembered);
         add("resident_bytes", "Resident memory of the process", |g| g.resident_bytes);
         Self { registry, requests, seconds, gauges }

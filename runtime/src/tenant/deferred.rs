@@ -138,8 +138,6 @@ fn spawn_copy(tenant: Arc<Tenant>, permit: OwnedSemaphorePermit) {
         match copy(&tenant).await {
             // Somebody may have written meanwhile, and been closed while this was in the way.
             Ok(()) => closed(&tenant),
-            // Its files were removed meanwhile.
-            Err(_) if !tenant.wal_is_dirty.load(Ordering::Acquire) => {}
             Err(error) => park::log_uncopied(&tenant, &error),
         }
         drop(permit);
@@ -151,13 +149,11 @@ async fn copy(tenant: &Arc<Tenant>) -> Result<(), DatabaseError> {
         return Ok(());
     }
     let Ok(_turn) = tenant.turns.clone().try_acquire_owned() else { return Ok(()) };
-    let shared = &tenant.shared;
-    let _handle = park::take_handle(shared).await?;
-    let session = shared.database.new_session();
-    let copied = match shared.database.call(session, shared.open_command(&tenant.key)).await {
-        Ok(_) => tenant.checkpoint(session).await,
+    let session = tenant.new_session().await?;
+    let copied = match tenant.call(session.id, tenant.shared.open_command(&tenant.key)).await {
+        Ok(_) => tenant.checkpoint(session.id).await,
         Err(error) => Err(error),
     };
-    let _ = shared.database.call(session, Command::Close).await;
+    let _ = tenant.call(session.id, Command::Close).await;
     copied
 }

@@ -1,6 +1,9 @@
 //! Where databases lie: `<folder>/<2 hex>/<tenant id>/<environment id>/<generation>.db`.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{Advice, fadvise};
 
 use super::{DatabaseKey, Size};
 use crate::name::Id;
@@ -38,6 +41,29 @@ pub(super) fn leftover_wals(folder: &Path) -> Vec<DatabaseKey> {
 pub(super) async fn size(database: &Path) -> Size {
     let bytes = async |path: &Path| tokio::fs::metadata(path).await.map_or(0, |metadata| metadata.len());
     Size { bytes: bytes(database).await, wal_bytes: bytes(&database.with_extension("db-wal")).await }
+}
+
+/// Whether a database is gone because its tenant is.
+pub(super) fn are_removed(folder: &Path, key: &DatabaseKey) -> bool {
+    let is_there = |path: &Path| path.try_exists().unwrap_or(true);
+    is_there(folder) && !is_there(&tenant_folder(folder, &key.tenant))
+}
+
+/// Makes the kernel forget what it holds of a database's files, so that the next reader sees what the disk holds.
+/// Nobody has them open: closing one here would take the locks of whoever has.
+pub(super) async fn forget_cached(database: PathBuf) -> std::io::Result<()> {
+    let forget = move || {
+        [database.with_extension("db-wal"), database].iter().try_for_each(|path| {
+            let file = match File::open(path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+                opened => opened?,
+            };
+            // Only clean pages are forgotten.
+            file.sync_all()?;
+            Ok(fadvise(&file, 0, None, Advice::DontNeed)?)
+        })
+    };
+    tokio::task::spawn_blocking(forget).await?
 }
 
 /// Removes all files of a tenant; none left is fine.

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -53,8 +52,9 @@ impl Lease {
     /// Opens the database, or joins the session that the lease already has.
     ///
     /// # Errors
-    /// When the file cannot be opened.
+    /// When the file cannot be opened, or is in quarantine.
     pub async fn open(&mut self) -> Result<(), DatabaseError> {
+        self.shared.quarantines.check(&self.key)?;
         if self.held.as_ref().is_some_and(|held| held.is_open) {
             return Ok(());
         }
@@ -68,9 +68,7 @@ impl Lease {
             self.held = Some(Held::new(tenant, session, turn, true));
             return Ok(());
         }
-        let handle = park::take_handle(&self.shared).await?;
-        let id = self.shared.database.new_session();
-        let session = Session { id, memory_bytes: 0, used: Instant::now(), _handle: handle };
+        let session = tenant.new_session().await?;
         let held = self.held.insert(Held::new(tenant, session, turn, false));
         held.call(&self.shared, self.shared.open_command(&self.key)).await?;
         held.is_open = true;
@@ -199,12 +197,9 @@ impl Held {
     async fn call(&mut self, shared: &Shared, command: Command) -> Answer {
         let answer = self.outstanding.insert(shared.database.send(self.session.id, command)).await;
         self.outstanding = None;
-        let answer = answer.unwrap_or(Err(DatabaseError::Closed));
-        if let Err(error) = &answer
-            && !error.session_is_usable()
-        {
+        let answer = self.tenant.examine(answer.unwrap_or(Err(DatabaseError::Closed)));
+        if answer.as_ref().is_err_and(|error| !error.session_is_usable()) {
             self.is_open = false;
-            tracing::error!(database = ?self.tenant.key, %error, "a tenant's database failed");
         }
         answer
     }
@@ -247,7 +242,10 @@ impl Held {
             let seconds = limits::WRITER_WAIT_MAX.as_secs();
             DatabaseError::Statement(format!("database is locked: other requests wrote for {seconds} s"))
         })?;
-        self.writer = Some(Writer::new(permit.map_err(|_| DatabaseError::Closed)?));
+        let permit = permit.map_err(|_| DatabaseError::Closed)?;
+        // Whoever had the permit before may have met the failure.
+        self.tenant.check_quarantine()?;
+        self.writer = Some(Writer::new(permit));
         Ok(())
     }
 
@@ -259,7 +257,7 @@ impl Held {
         let Some(writer) = self.writer.as_mut() else { return };
         self.tenant.note_wal(executed.wal_bytes);
         if executed.in_transaction {
-            writer.start_clock(&shared.database, self.session.id, shared.policy.transaction_held_max);
+            writer.start_clock(&self.tenant, self.session.id);
             return;
         }
         if self.tenant.checkpoint_is_overdue() {
@@ -311,7 +309,7 @@ impl Drop for Lease {
 async fn put_in_order(shared: Arc<Shared>, mut held: Held) {
     if let Some(outstanding) = held.outstanding.take() {
         shared.database.cancel(held.session.id);
-        let answer = outstanding.await.unwrap_or(Err(DatabaseError::Closed));
+        let answer = held.tenant.examine(outstanding.await.unwrap_or(Err(DatabaseError::Closed)));
         held.is_open = match &answer {
             Ok(_) => true,
             Err(error) => held.is_open && error.session_is_usable(),
@@ -332,7 +330,7 @@ async fn put_in_order(shared: Arc<Shared>, mut held: Held) {
     }
     let id = held.session.id;
     if held.is_open && held.needs_reset {
-        held.is_open = shared.database.call(id, Command::Reset).await.is_ok();
+        held.is_open = held.tenant.call(id, Command::Reset).await.is_ok();
     }
     drop(permit);
     if held.is_open && held.tenant.checkpoint_is_due() {

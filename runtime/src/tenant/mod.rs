@@ -9,6 +9,8 @@
 //!    ├───────────── CheckpointPending ◀──────────────────────── Closing
 //!    │                     checkpointed, closed                   │
 //!    └────────────────────────────────────────────────────────────┘
+//!    ▲  recovered                        storage fails
+//!    └─────────────── Quarantined ◀───────────────────── any other
 //! ```
 //!
 //! The states are where a tenant's sessions are: nowhere ([`State::Closed`]), with leases, in the parking lot, or
@@ -16,12 +18,16 @@
 //! the tenant has rested. A [`Lease`] owns one session; dropping it rolls back what is open and parks the session. One
 //! writer permit per tenant, taken in order, stands before every statement that writes; checkpoints take it too.
 //!
+//! A database whose storage has failed is in quarantine: its sessions are closed without a checkpoint, and none is
+//! opened before it has been recovered ([`quarantine`]).
+//!
 //! Nothing outside this room knows that a database is a file.
 
 mod deferred;
 mod files;
 mod lease;
 mod park;
+mod quarantine;
 mod writer;
 
 use std::collections::HashMap;
@@ -33,12 +39,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use lease::Lease;
+pub use quarantine::{Quarantine, Recovery};
 
 use crate::database::{Command, Database, DatabaseError, Profile, Reply, SessionId};
 use crate::limits;
 use crate::name::Id;
 use deferred::Deferred;
 use park::{Closing, ParkingLot};
+use quarantine::Quarantines;
 
 /// Which database: one generation of one environment of one tenant. Ids are never reused, so neither is this.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -88,6 +96,8 @@ pub enum State {
     Parked,
     /// Nowhere, but the WAL has not been copied yet.
     CheckpointPending,
+    /// Nowhere, or with requests that are refused: its storage has failed.
+    Quarantined,
 }
 
 /// The databases of all tenants.
@@ -101,6 +111,7 @@ struct Shared {
     present: Mutex<HashMap<DatabaseKey, Weak<Tenant>>>,
     lot: ParkingLot,
     deferred: Deferred,
+    quarantines: Quarantines,
     /// One permit for each session that may be open on the node.
     handles: Arc<Semaphore>,
 }
@@ -111,6 +122,8 @@ struct Tenant {
     shared: Arc<Shared>,
     /// One permit for each session that the tenant may have in use.
     turns: Arc<Semaphore>,
+    /// One permit for each session that is open or about to be; whoever holds all is alone with the files.
+    sessions: Arc<Semaphore>,
     writer: Arc<Semaphore>,
     idle: Mutex<Vec<Session>>,
     /// Whether the WAL may hold something that the database file does not.
@@ -121,11 +134,12 @@ struct Tenant {
     deferred_at: Mutex<Option<Instant>>,
 }
 
-/// An open session and its share of the node's handles.
+/// An open session, its place among its tenant's and its share of the node's handles.
 struct Session {
     id: SessionId,
     memory_bytes: u64,
     used: Instant,
+    _place: OwnedSemaphorePermit,
     _handle: OwnedSemaphorePermit,
 }
 
@@ -140,8 +154,16 @@ impl Tenants {
         let handles = Arc::new(Semaphore::new(policy.sessions_max as usize));
         let lot = ParkingLot::new(policy.park_time_max, policy.park_memory_bytes_max);
         let deferred = Deferred::new(policy.rest_time());
-        let shared =
-            Arc::new(Shared { folder, database, policy, present: Mutex::default(), lot, deferred, handles });
+        let shared = Arc::new(Shared {
+            folder,
+            database,
+            policy,
+            present: Mutex::default(),
+            lot,
+            deferred,
+            quarantines: Quarantines::default(),
+            handles,
+        });
         park::start_evictor(&shared);
         deferred::start(&shared);
         Self(shared)
@@ -179,10 +201,26 @@ impl Tenants {
                 tenant.wal_is_dirty.store(false, Ordering::Release);
             }
         }
-        match keys.first() {
-            Some(key) => files::remove_tenant(&self.0.folder, &key.tenant).await,
-            None => Ok(()),
+        if let Some(key) = keys.first() {
+            files::remove_tenant(&self.0.folder, &key.tenant).await?;
         }
+        keys.iter().for_each(|key| self.0.quarantines.lift(key));
+        Ok(())
+    }
+
+    /// Takes a database out of quarantine, once its files can be read from the disk, pass SQLite's integrity check,
+    /// and can be written. Waits for requests that still have it.
+    ///
+    /// # Errors
+    /// When it stays in quarantine, with the reason.
+    pub async fn recover(&self, key: &DatabaseKey) -> Result<Recovery, DatabaseError> {
+        quarantine::recover(&self.0.tenant(key)).await
+    }
+
+    /// Why and since when a database is in quarantine, if it is.
+    #[must_use]
+    pub fn quarantine(&self, key: &DatabaseKey) -> Option<Quarantine> {
+        self.0.quarantines.find(key)
     }
 
     /// Copies WALs that an earlier process left behind into their databases, off the path of requests.
@@ -191,11 +229,8 @@ impl Tenants {
         let leftovers = tokio::task::spawn_blocking(move || files::leftover_wals(&folder)).await;
         for key in leftovers.unwrap_or_default() {
             let mut lease = self.lease(key);
-            match lease.open().await {
-                Ok(()) => lease.wal_is_dirty(),
-                Err(error) => {
-                    tracing::error!(%error, "a write-ahead log left by an earlier run cannot be read")
-                }
+            if lease.open().await.is_ok() {
+                lease.wal_is_dirty();
             }
         }
     }
@@ -212,7 +247,13 @@ impl Tenants {
     pub fn figures(&self) -> Figures {
         let (parked, parked_bytes) = self.0.lot.figures();
         let open = self.0.policy.sessions_max as usize - self.0.handles.available_permits();
-        Figures { open: open as u64, parked, parked_bytes, present: lock(&self.0.present).len() as u64 }
+        Figures {
+            open: open as u64,
+            parked,
+            parked_bytes,
+            present: lock(&self.0.present).len() as u64,
+            quarantined: self.0.quarantines.number() as u64,
+        }
     }
 
     /// Size of a database's files.
@@ -223,6 +264,9 @@ impl Tenants {
     /// Where a tenant's sessions are.
     #[must_use]
     pub fn state(&self, key: &DatabaseKey) -> State {
+        if self.quarantine(key).is_some() {
+            return State::Quarantined;
+        }
         // Not in the scrutinee: the last owner of a tenant takes this lock when it lets go.
         let tenant = lock(&self.0.present).get(key).and_then(Weak::upgrade);
         match tenant {
@@ -256,6 +300,8 @@ pub struct Figures {
     pub parked_bytes: u64,
     /// Tenants with a lease, a parked session, or an eviction or a checkpoint to come.
     pub present: u64,
+    /// Databases in quarantine.
+    pub quarantined: u64,
 }
 
 impl Shared {
@@ -272,6 +318,7 @@ impl Shared {
             key: key.clone(),
             shared: self.clone(),
             turns: Arc::new(Semaphore::new(self.policy.sessions_per_tenant as usize)),
+            sessions: Arc::new(Semaphore::new(self.policy.sessions_max as usize)),
             writer: Arc::new(Semaphore::new(1)),
             idle: Mutex::default(),
             wal_is_dirty: AtomicBool::new(false),
@@ -293,6 +340,32 @@ impl Shared {
 }
 
 impl Tenant {
+    /// A session that is not open yet. Waits while all handles of the node are in use.
+    async fn new_session(&self) -> Result<Session, DatabaseError> {
+        let place = self.sessions.clone().acquire_owned().await.map_err(|_| DatabaseError::Closed)?;
+        self.check_quarantine()?;
+        let handle = park::take_handle(&self.shared).await?;
+        let id = self.shared.database.new_session();
+        Ok(Session { id, memory_bytes: 0, used: Instant::now(), _place: place, _handle: handle })
+    }
+
+    fn check_quarantine(&self) -> Result<(), DatabaseError> {
+        self.shared.quarantines.check(&self.key)
+    }
+
+    /// Sends a command to one of the tenant's sessions and waits for its answer.
+    async fn call(self: &Arc<Self>, session: SessionId, command: Command) -> Result<Reply, DatabaseError> {
+        self.examine(self.shared.database.call(session, command).await)
+    }
+
+    /// Takes note of an answer that says that the storage has failed.
+    fn examine(self: &Arc<Self>, answer: Result<Reply, DatabaseError>) -> Result<Reply, DatabaseError> {
+        match answer {
+            Err(DatabaseError::Storage(reason)) => Err(quarantine::begin(self, reason)),
+            answer => answer,
+        }
+    }
+
     fn take_idle(&self) -> Option<Session> {
         let session = lock(&self.idle).pop()?;
         self.shared.lot.leave(&session);
@@ -334,9 +407,10 @@ impl Tenant {
 
     /// Copies the WAL into the database while no other session writes. Must not be dropped in the middle: the permit
     /// would be free before SQLite is done.
-    async fn checkpoint(&self, session: SessionId) -> Result<(), DatabaseError> {
+    async fn checkpoint(self: &Arc<Self>, session: SessionId) -> Result<(), DatabaseError> {
         let _permit = self.writer.acquire().await;
-        let answer = self.shared.database.call(session, Command::Checkpoint).await;
+        self.check_quarantine()?;
+        let answer = self.call(session, Command::Checkpoint).await;
         self.note_checkpoint(&answer);
         answer.map(|_| ())
     }

@@ -148,6 +148,11 @@ pub(super) fn park(tenant: &Arc<Tenant>, mut session: Session) {
     if is_first || lot.is_crowded() {
         lot.wake.notify_one();
     }
+    // A quarantine that has begun meanwhile may have looked before the session was here.
+    if tenant.check_quarantine().is_err() {
+        let tenant = tenant.clone();
+        tokio::spawn(async move { close_idle(&tenant, Closing::Rested).await });
+    }
 }
 
 /// Takes one of the node's handles; when all are in use, parked ones are closed for it.
@@ -198,7 +203,7 @@ pub(super) fn start_evictor(shared: &Arc<Shared>) {
     });
 }
 
-/// Closes the parked sessions of a tenant. Its WAL is copied into the database first, or soon.
+/// Closes the parked sessions of a tenant. Its WAL is copied into the database first, or soon; in quarantine it is not.
 pub(super) async fn close_idle(tenant: &Arc<Tenant>, why: Closing) {
     let shared = &tenant.shared;
     while let Some(session) = tenant.take_idle() {
@@ -216,6 +221,10 @@ pub(super) async fn close_idle(tenant: &Arc<Tenant>, why: Closing) {
     }
 }
 
+/// Tells of a WAL that stays, unless its database's quarantine has told of it.
 pub(super) fn log_uncopied(tenant: &Tenant, error: &DatabaseError) {
+    if matches!(error, DatabaseError::Quarantined(_)) {
+        return;
+    }
     tracing::error!(database = ?tenant.key, %error, "a tenant's write-ahead log cannot be copied");
 }

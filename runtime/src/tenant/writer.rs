@@ -9,13 +9,12 @@
 //! ```
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
-use super::lock;
-use crate::database::{Command, Database, SessionId};
+use super::{Tenant, lock};
+use crate::database::{Command, SessionId};
 
 enum Holding {
     Held(OwnedSemaphorePermit),
@@ -34,21 +33,21 @@ impl Writer {
         Self { holding: Arc::new(Mutex::new(Holding::Held(permit))), clock: None }
     }
 
-    /// Starts the clock, once: from now the transaction may stay open for `held_max`.
-    pub(super) fn start_clock(&mut self, database: &Database, session: SessionId, held_max: Duration) {
+    /// Starts the clock, once: from now the transaction may stay open for `transaction_held_max`.
+    pub(super) fn start_clock(&mut self, tenant: &Arc<Tenant>, session: SessionId) {
         if self.clock.is_some() {
             return;
         }
-        let (holding, database) = (self.holding.clone(), database.clone());
+        let (holding, tenant) = (self.holding.clone(), tenant.clone());
         self.clock = Some(tokio::spawn(async move {
-            tokio::time::sleep(held_max).await;
+            tokio::time::sleep(tenant.shared.policy.transaction_held_max).await;
             let permit = match std::mem::replace(&mut *lock(&holding), Holding::Expired) {
                 Holding::Held(permit) => permit,
                 Holding::Expired | Holding::Released => return,
             };
-            database.cancel(session);
+            tenant.shared.database.cancel(session);
             // A session that cannot be rolled back is closed by its thread, and that rolls back as well.
-            let _ = database.call(session, Command::Rollback).await;
+            let _ = tenant.call(session, Command::Rollback).await;
             drop(permit);
         }));
     }

@@ -46,7 +46,7 @@ impl From<DatabaseError> for Refused {
                 Self::Io("the transaction was open for too long and was rolled back".to_owned())
             }
             // The cause is the operator's to know; it is in the log.
-            DatabaseError::Storage(_) | DatabaseError::Closed => {
+            DatabaseError::Storage(_) | DatabaseError::Quarantined(_) | DatabaseError::Closed => {
                 Self::Io("the database's storage failed".to_owned())
             }
         }

@@ -113,10 +113,6 @@ fn folders(node: &TestNode, id: &str) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn id_of(tenant: &Tenant<'_>) -> Result<String> {
-    Ok(tenant.shown()?.get("id").and_then(Value::as_str).context("no id")?.to_owned())
-}
-
 fn delete(tenant: &Tenant<'_>) -> Result<()> {
     tenant.node.admin("DELETE", &format!("/v1/tenants/{}", tenant.name), b"")?.expect(204)?;
     Ok(())
@@ -127,7 +123,7 @@ fn a_deleted_tenant_is_gone_with_its_files() -> Result<()> {
     let node = SHIPPED.node()?;
     let tenant = node.tenant("guestbook")?;
     tenant.post("", &json!({ "name": "Ada", "message": "Hello" }))?.expect(201)?;
-    let id = id_of(&tenant)?;
+    let id = tenant.id()?;
     assert_eq!(folders(&node, &id)?.len(), 1);
     delete(&tenant)?;
     assert_eq!(problem_of(&tenant.get("")?.expect(404)?)?, "unknown-tenant");
@@ -138,7 +134,7 @@ fn a_deleted_tenant_is_gone_with_its_files() -> Result<()> {
 
     // Another tenant may have the name; nothing of the first is found in it.
     node.create_tenant(&tenant.name)?;
-    assert_ne!(id_of(&tenant)?, id);
+    assert_ne!(tenant.id()?, id);
     assert_eq!(problem_of(&tenant.get("")?.expect(404)?)?, "unknown-function");
     node.deploy(&tenant.name, "fn", &guest("guestbook")?)?;
     assert_eq!(tenant.json("")?, json!([]));
@@ -149,7 +145,7 @@ fn a_deleted_tenant_is_gone_with_its_files() -> Result<()> {
 fn a_tenant_deleted_under_a_request_leaves_nothing() -> Result<()> {
     let node = SHIPPED.node()?;
     let tenant = node.tenant("misbehave")?;
-    let id = id_of(&tenant)?;
+    let id = tenant.id()?;
     let mut request = tenant.send("/hold-transaction?ms=700")?;
     tenant.wait_for_state("leased")?;
     delete(&tenant)?;
@@ -252,6 +248,7 @@ fn every_promised_metric_is_there() -> Result<()> {
         "dormouse_database_sessions_parked",
         "dormouse_database_parked_bytes",
         "dormouse_tenants_present",
+        "dormouse_databases_quarantined",
         "dormouse_components_mapped",
         "dormouse_pool_unused_resident_bytes",
         "dormouse_connections",

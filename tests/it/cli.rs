@@ -4,13 +4,13 @@ use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use dormouse_tests::{SharedNode, binary, guest, root};
+use dormouse_tests::{TestNode, binary, guest, root};
 use serde_json::Value;
 
 use crate::SHIPPED;
 
 /// A command that speaks to a node.
-pub(crate) fn command(node: &SharedNode, arguments: &[&str]) -> Result<Command> {
+pub(crate) fn command(node: &TestNode, arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new(binary()?);
     command
         .args(arguments)
@@ -33,14 +33,14 @@ pub(crate) struct Said {
 }
 
 /// What a command wrote, once it has succeeded.
-pub(crate) fn run(node: &SharedNode, arguments: &[&str]) -> Result<Said> {
+pub(crate) fn run(node: &TestNode, arguments: &[&str]) -> Result<Said> {
     let ended = command(node, arguments)?.output()?;
     ensure!(ended.status.success(), "{arguments:?}: {}: {}", ended.status, text(&ended.stderr));
     Ok(Said { stdout: text(&ended.stdout), stderr: text(&ended.stderr) })
 }
 
 /// What a command wrote to its standard output, once it has succeeded.
-fn succeeds(node: &SharedNode, arguments: &[&str]) -> Result<String> {
+fn succeeds(node: &TestNode, arguments: &[&str]) -> Result<String> {
     Ok(run(node, arguments)?.stdout)
 }
 
@@ -65,6 +65,7 @@ fn every_command_shows_an_example() -> Result<()> {
         &["tenant", "create"],
         &["tenant", "list"],
         &["tenant", "show"],
+        &["tenant", "recover"],
         &["tenant", "delete"],
         &["variable"],
         &["variable", "set"],

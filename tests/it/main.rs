@@ -23,6 +23,7 @@ mod config;
 mod connection;
 mod crash;
 mod database;
+mod disk;
 mod drain;
 mod guard;
 mod headers;

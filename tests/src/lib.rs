@@ -9,6 +9,7 @@
 mod build;
 pub mod client;
 pub mod durability;
+pub mod faults;
 pub mod logs;
 mod node;
 mod tenant;

@@ -141,7 +141,15 @@ impl<'a> Tenant<'a> {
         self.node.admin("GET", &format!("/v1/tenants/{}", self.name), b"")?.expect(200)?.json()
     }
 
-    /// Waits until its database is in a state: `closed`, `leased` or `parked`.
+    /// The id under which its files lie.
+    ///
+    /// # Errors
+    /// When the API does not tell.
+    pub fn id(&self) -> Result<String> {
+        Ok(self.shown()?.get("id").and_then(Value::as_str).context("no id")?.to_owned())
+    }
+
+    /// Waits until its database is in a state, such as `closed`, `leased` or `parked`.
     ///
     /// # Errors
     /// When it never is.

@@ -124,7 +124,7 @@ fn those_who_wait_for_the_writer_do_not_build_on_what_failed() -> Result<()> {
     let faults = Faults::new()?;
     let node = faults.node().start()?;
     let (tenant, other) = two_tenants(&node)?;
-    faults.begin(Call::Sync, Errno::IO, &tenant.id()?, LOG)?;
+    faults.once(Call::Sync, Errno::IO, &tenant.id()?, LOG)?;
     std::thread::scope(|scope| -> Result<()> {
         let clients: Vec<_> = (0..16).map(|_| scope.spawn(|| sign(&tenant, "two"))).collect();
         for client in clients {
@@ -133,7 +133,6 @@ fn those_who_wait_for_the_writer_do_not_build_on_what_failed() -> Result<()> {
         Ok(())
     })?;
     is_in_quarantine(&tenant)?;
-    faults.end()?;
     comes_back(&tenant)?;
     are_there(&tenant, &["one"], "two")?;
     sign(&other, "two")?.expect(201)?;
@@ -263,6 +262,10 @@ fn an_operator_recovers_a_tenant_by_command() -> Result<()> {
     is_in_quarantine(&tenant)?;
     let shown = cli::run(&node, &["tenant", "show", name])?.stdout;
     ensure!(shown.contains("quarantined") && shown.contains("Input/output error"), "{shown}");
+    let listed = cli::run(&node, &["tenant", "list"])?.stdout;
+    let is_listed = |line: &str| line.contains(name) && line.contains("quarantined");
+    assert_eq!(listed.lines().filter(|line| line.contains("quarantined")).count(), 1, "{listed}");
+    ensure!(listed.lines().any(is_listed), "{listed}");
     let said = cli::fails(&cli::command(&node, &["tenant", "recover", name])?.output()?)?;
     ensure!(said.contains("quarantine"), "{said}");
     faults.end()?;

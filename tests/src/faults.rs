@@ -69,6 +69,18 @@ impl Faults {
     /// # Errors
     /// When it cannot be said.
     pub fn begin(&self, call: Call, error: Errno, path_holds: &str, path_ends: &str) -> Result<()> {
+        self.say(call, "", error, path_holds, path_ends)
+    }
+
+    /// The same for the next such call alone.
+    ///
+    /// # Errors
+    /// When it cannot be said.
+    pub fn once(&self, call: Call, error: Errno, path_holds: &str, path_ends: &str) -> Result<()> {
+        self.say(call, "!", error, path_holds, path_ends)
+    }
+
+    fn say(&self, call: Call, once: &str, error: Errno, path_holds: &str, path_ends: &str) -> Result<()> {
         let call = match call {
             Call::Read => 'r',
             Call::Write => 'w',
@@ -76,7 +88,7 @@ impl Faults {
             Call::Truncate => 't',
         };
         let next = self.folder.path().join("next");
-        fs::write(&next, format!("{call} {} {path_holds} {path_ends}\n", error.raw_os_error()))?;
+        fs::write(&next, format!("{call}{once} {} {path_holds} {path_ends}\n", error.raw_os_error()))?;
         Ok(fs::rename(next, self.control())?)
     }
 

@@ -126,9 +126,9 @@ fn list(client: &Client, as_json: bool) -> anyhow::Result<()> {
     if as_json {
         return output::lines(&text::escaped_json(&json!({ "tenants": tenants, "next": null })));
     }
-    let rows: Vec<_> =
-        tenants.iter().map(|tenant| vec![name_of(tenant), date_of(tenant, "created_at")]).collect();
-    output::lines(&table::layout(&["name", "created"], &rows).join("\n"))?;
+    let row = |tenant| vec![name_of(tenant), date_of(tenant, "created_at"), database_of(tenant)];
+    let rows: Vec<_> = tenants.iter().map(row).collect();
+    output::lines(&table::layout(&["name", "created", "database"], &rows).join("\n"))?;
     output::note(&text::count(rows.len() as u64, "tenant"));
     Ok(())
 }
@@ -236,6 +236,11 @@ fn function_row(function: &Value) -> Vec<Cell> {
 
 fn name_of(object: &Value) -> Cell {
     Cell::text(object.get("name").and_then(Value::as_str).unwrap_or_default())
+}
+
+fn database_of(tenant: &Value) -> Cell {
+    let is_quarantined = tenant.get("quarantined").and_then(Value::as_bool).unwrap_or_default();
+    Cell::text(if is_quarantined { "quarantined" } else { "" })
 }
 
 fn date_of(object: &Value, member: &str) -> Cell {

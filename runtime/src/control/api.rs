@@ -192,11 +192,13 @@ struct TenantView {
     name: String,
     id: String,
     created_at: i64,
+    quarantined: bool,
 }
 
-impl From<TenantRow> for TenantView {
-    fn from(row: TenantRow) -> Self {
-        Self { name: row.name, id: row.id.as_str().to_owned(), created_at: row.created_at }
+impl TenantView {
+    fn of(row: TenantRow, tenants: &Tenants) -> Self {
+        let quarantined = tenants.has_quarantined(&row.id);
+        Self { name: row.name, id: row.id.as_str().to_owned(), created_at: row.created_at, quarantined }
     }
 }
 
@@ -232,7 +234,7 @@ async fn list(State(state): Shared, Checked(Query(page)): QueryOf<Page>) -> Answ
     let limit = page.limit.unwrap_or(100).clamp(1, 1_000);
     let rows = state.store.tenants(&page.after, limit).await?;
     let next = rows.last().filter(|_| rows.len() == limit as usize).map(|row| row.name.clone());
-    let tenants: Vec<TenantView> = rows.into_iter().map(Into::into).collect();
+    let tenants: Vec<_> = rows.into_iter().map(|row| TenantView::of(row, &state.tenants)).collect();
     Ok(Json(json!({"tenants": tenants, "next": next})))
 }
 

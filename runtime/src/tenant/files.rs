@@ -53,17 +53,21 @@ pub(super) fn are_removed(folder: &Path, key: &DatabaseKey) -> bool {
 /// Nobody has them open: closing one here would take the locks of whoever has.
 pub(super) async fn forget_cached(database: PathBuf) -> std::io::Result<()> {
     let forget = move || {
-        [database.with_extension("db-wal"), database].iter().try_for_each(|path| {
-            let file = match File::open(path) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-                opened => opened?,
-            };
-            // Only clean pages are forgotten.
-            file.sync_all()?;
-            Ok(fadvise(&file, 0, None, Advice::DontNeed)?)
-        })
+        let wal = forget_cached_file(&database.with_extension("db-wal"));
+        forget_cached_file(&database).and(wal)
     };
     tokio::task::spawn_blocking(forget).await?
+}
+
+fn forget_cached_file(path: &Path) -> std::io::Result<()> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    // Only clean pages are forgotten. Those that cannot be flushed are called clean after the attempt.
+    let synced = file.sync_all();
+    fadvise(&file, 0, None, Advice::DontNeed)?;
+    synced
 }
 
 /// Removes all files of a tenant; none left is fine.

@@ -198,8 +198,11 @@ impl Held {
         let answer = self.outstanding.insert(shared.database.send(self.session.id, command)).await;
         self.outstanding = None;
         let answer = self.tenant.examine(answer.unwrap_or(Err(DatabaseError::Closed)));
-        if answer.as_ref().is_err_and(|error| !error.session_is_usable()) {
-            self.is_open = false;
+        if let Err(error) = &answer {
+            self.is_open &= error.session_is_usable();
+            if *error == DatabaseError::Closed {
+                tracing::error!(database = ?self.tenant.key, "a tenant's session was closed under its request");
+            }
         }
         answer
     }

@@ -235,6 +235,12 @@ impl Tenants {
         }
     }
 
+    /// Whether a database of this tenant is in quarantine.
+    #[must_use]
+    pub fn has_quarantined(&self, tenant: &Id) -> bool {
+        self.0.quarantines.hold(tenant)
+    }
+
     /// Closes everything that is parked, and waits until nothing is open. Requests have ended before.
     pub async fn close(&self) {
         self.0.lot.close_all();

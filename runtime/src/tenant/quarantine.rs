@@ -15,6 +15,7 @@ use super::park::{self, Closing};
 use super::{DatabaseKey, Tenant, files, lock};
 use crate::database::{Command, DatabaseError, Reply, SessionId, Value};
 use crate::limits;
+use crate::name::Id;
 
 /// Why and since when a database is not touched.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +50,10 @@ impl Quarantines {
 
     pub(super) fn find(&self, key: &DatabaseKey) -> Option<Quarantine> {
         if self.number() == 0 { None } else { lock(&self.kept).get(key).cloned() }
+    }
+
+    pub(super) fn hold(&self, tenant: &Id) -> bool {
+        self.number() > 0 && lock(&self.kept).keys().any(|key| key.tenant == *tenant)
     }
 
     /// Refuses what would touch a quarantined database.

@@ -139,6 +139,33 @@ fn those_who_wait_for_the_writer_do_not_build_on_what_failed() -> Result<()> {
     Ok(())
 }
 
+/// Bytes of a file that the kernel holds in memory.
+fn cached_bytes(file: &Path) -> Result<u64> {
+    let told =
+        Command::new("fincore").args(["--bytes", "--noheadings", "--output", "RES"]).arg(file).output()?;
+    Ok(String::from_utf8(told.stdout)?.trim().parse()?)
+}
+
+#[test]
+fn what_the_kernel_holds_after_a_failed_flush_is_not_believed() -> Result<()> {
+    let faults = Faults::new()?;
+    let node = faults.node().start()?;
+    let (tenant, _) = two_tenants(&node)?;
+    let files = [database_of(&tenant)?, database_of(&tenant)?.with_extension("db-wal")];
+    if rustix::fs::statfs(node.data())?.f_type == libc::TMPFS_MAGIC || cached_bytes(&files[1]).is_err() {
+        println!("skipped: a test of the page cache needs a disk, and fincore");
+        return Ok(());
+    }
+    faults.once(Call::Sync, Errno::IO, &tenant.id()?, LOG)?;
+    sign(&tenant, "two")?.expect(500)?;
+    is_in_quarantine(&tenant)?;
+    for file in &files {
+        eventually("its pages are forgotten", || Ok((cached_bytes(file)? == 0).then_some(())))?;
+    }
+    comes_back(&tenant)?;
+    are_there(&tenant, &["one"], "two")
+}
+
 #[test]
 fn a_failed_read_is_told_and_nothing_is_lost() -> Result<()> {
     let faults = Faults::new()?;

@@ -6,10 +6,12 @@
 
 mod address;
 mod client;
+mod completions;
 mod demo;
 mod deploy;
 mod dev;
 mod local;
+mod new;
 mod output;
 mod project;
 mod split;
@@ -23,7 +25,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use rustix::process::Signal;
 
 use crate::config::Flags;
@@ -38,8 +40,9 @@ use output::OutputClosed;
                   Example, on a server:\n  \
                   dormouse serve --data /var/lib/dormouse &\n  \
                   export DORMOUSE_TOKEN_FILE=/var/lib/dormouse/keys/admin.token\n  \
+                  dormouse new shop\n  \
                   dormouse tenant create acme\n  \
-                  dormouse deploy acme ./my-function"
+                  dormouse deploy acme shop"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -54,6 +57,8 @@ enum Command {
     Tenant(tenant::TenantArgs),
     /// Set, list and unset variables and secrets that functions read
     Variable(variable::VariableArgs),
+    /// Make a project: a function, its tests and the SDK
+    New(new::NewArgs),
     /// Compile the functions of a project to components
     Build(project::BuildArgs),
     /// Upload functions for a tenant and print the addresses that call them
@@ -64,6 +69,8 @@ enum Command {
     Sql(sql::SqlArgs),
     /// See the whole of it work: start a node, deploy the guestbook, send it a webhook
     Demo(demo::DemoArgs),
+    /// Print a script that completes commands and flags in a shell
+    Completions(completions::CompletionsArgs),
     /// Compile a component to machine code within limits (the server calls this)
     #[command(hide = true, after_help = "Example:\n  dormouse compile-component in.wasm out.cwasm")]
     CompileComponent {
@@ -96,11 +103,13 @@ pub fn main() -> ExitCode {
         }
         Command::Tenant(args) => tenant::run(&args),
         Command::Variable(args) => variable::run(&args),
+        Command::New(args) => new::run(&args),
         Command::Build(args) => project::run_build(&args),
         Command::Deploy(args) => deploy::run(&args),
         Command::Dev(args) => dev::run(&args),
         Command::Sql(args) => sql::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Completions(args) => completions::run(&args, Cli::command()),
     };
     outcome.map_or_else(|error| report(&error), |()| ExitCode::SUCCESS)
 }
@@ -127,7 +136,6 @@ fn report(error: &anyhow::Error) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_arguments_are_consistent() {

@@ -27,7 +27,7 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::client::Client;
-use super::local::{Contents, Doors, Folder, PUBLIC_PREFERRED, Server, Stop, free_or_any};
+use super::local::{BASE_DOMAIN, Contents, Doors, Folder, PUBLIC_PREFERRED, Server, Stop, free_or_any};
 use super::project::{Function, Project};
 use super::variable::{self, Assignment};
 use super::{deploy, output, tenant, text};
@@ -231,8 +231,13 @@ impl Session {
 
     fn told(&self, function: &FunctionName, building: Duration, deploying: Duration) -> String {
         let (building, deploying) = (text::span(building), text::span(deploying));
-        let address = format!("http://{}/t/{}/{function}", self.public, self.tenant);
-        format!("{address} is live: built in {building}, deployed in {deploying}")
+        let Self { public, tenant, .. } = self;
+        let mut address = format!("http://{public}/t/{tenant}/{function} is live");
+        if *function == FunctionName::main() {
+            let port = public.port();
+            address += &format!(", with pages at http://{tenant}.{BASE_DOMAIN}:{port}/");
+        }
+        format!("{address}: built in {building}, deployed in {deploying}")
     }
 }
 

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub(super) use folder::{Contents, Folder, shown_from_here};
-pub(super) use server::{Doors, PUBLIC_PREFERRED, Server, free_or_any};
+pub(super) use server::{BASE_DOMAIN, Doors, PUBLIC_PREFERRED, Server, free_or_any};
 
 /// Ctrl-C, or a request to end from whoever started this process.
 pub(super) struct Stop {

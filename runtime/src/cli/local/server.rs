@@ -25,6 +25,9 @@ const ANY_PORT: SocketAddr = SocketAddr::new(LOOPBACK, 0);
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
+/// The base domain of the tenants' hosts. Browsers know without DNS where the hosts below it are.
+pub(in crate::cli) const BASE_DOMAIN: &str = "localhost";
+
 /// How long the node may take to open its doors.
 const START_TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -61,6 +64,7 @@ impl Server {
         let mut command = Command::new(&program);
         command
             .args(["serve", "--with-parent", "--config", "/dev/null", "--log-format", "json"])
+            .args(["--base-domain", BASE_DOMAIN])
             .args(["--log-level", log_level, "--public-listen", &public.to_string()])
             .args(["--admin-listen", &ANY_PORT.to_string(), "--data"])
             .arg(folder.path())

@@ -6,7 +6,7 @@ FROM rust:1.95.0-bookworm AS build
 WORKDIR /src
 # SQLite's build flags are in .cargo/config.toml. Without them the server would hold a SQLite that can do more.
 COPY .cargo .cargo
-COPY Cargo.toml Cargo.lock ./
+COPY Cargo.toml Cargo.lock LICENSE ./
 COPY runtime runtime
 COPY guest-sdk guest-sdk
 COPY functions functions

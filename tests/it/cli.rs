@@ -58,8 +58,11 @@ fn every_command_shows_an_example() -> Result<()> {
         &[] as &[&str],
         &["serve"],
         &["demo"],
+        &["new"],
         &["build"],
         &["deploy"],
+        &["dev"],
+        &["completions"],
         &["sql"],
         &["tenant"],
         &["tenant", "create"],
@@ -78,6 +81,27 @@ fn every_command_shows_an_example() -> Result<()> {
         let example = format!("dormouse {}", arguments.join(" "));
         let after = help.split_once("Example").map(|(_, after)| after).unwrap_or_default();
         ensure!(after.contains(example.trim()), "{arguments:?} shows no example of itself:\n{help}");
+    }
+    Ok(())
+}
+
+#[test]
+fn shells_complete_every_command() -> Result<()> {
+    for shell in ["bash", "zsh", "fish"] {
+        let ended = Command::new(binary()?).args(["completions", shell]).output()?;
+        ensure!(ended.status.success(), "{}", text(&ended.stderr));
+        let script = text(&ended.stdout);
+        for word in ["tenant", "deploy", "webhook", "public-listen"] {
+            ensure!(script.contains(word), "{shell} does not know {word}");
+        }
+        // A tab stands before each description for fish, and must not be shown as `\t`.
+        assert_eq!(script.contains("webhook\t"), shell == "fish");
+        // The shell itself, where there is one, can read it.
+        let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(file.path(), &ended.stdout)?;
+        if let Ok(read) = Command::new(shell).arg("-n").arg(file.path()).output() {
+            ensure!(read.status.success(), "{shell}: {}", text(&read.stderr));
+        }
     }
     Ok(())
 }

@@ -12,8 +12,11 @@ use serde_json::Value;
 use super::watch::Watch;
 use crate::cli::{output, text};
 
-/// Which events the node writes: its own, and one for each request.
-pub(super) const LEVEL: &str = "info,request=debug";
+/// Which events the node writes: its own, all of the functions, and one for each request.
+pub(super) const LEVEL: &str = "info,guest=trace,request=debug";
+
+/// The fields that every event has.
+const COMMON: [&str; 5] = ["timestamp", "level", "target", "message", "span"];
 
 /// Shows what is written to a log from now on, for ever.
 pub(super) async fn follow(path: &Path) -> anyhow::Result<Infallible> {
@@ -47,22 +50,23 @@ fn shown(line: &str) -> Option<String> {
         let time = text::span(Duration::from_micros(time));
         return Some(format!("{} {} {} {time}", field("method"), field("path"), field("status")));
     }
+    let level = field("level");
     if target == "guest" {
-        return Some(format!("  {function} | {message}"));
+        let level = if level == "INFO" { String::new() } else { format!("{level} ") };
+        let fields = event.get("fields").and_then(Value::as_object).into_iter().flatten();
+        return Some(format!("  {function} | {level}{message}{}", pairs(fields)));
     }
     if message == "guest failed" {
         return Some(format!("  {function} ! {}", field("failure")));
     }
-    let level = field("level");
-    matches!(level.as_str(), "WARN" | "ERROR").then(|| format!("node {level}: {message} {}", rest(&event)))
-}
-
-/// The fields that only this event has.
-fn rest(event: &Value) -> String {
-    const COMMON: [&str; 5] = ["timestamp", "level", "target", "message", "span"];
     let fields = event.as_object().into_iter().flatten();
     let own = fields.filter(|(name, _)| !COMMON.contains(&name.as_str()));
-    own.map(|(name, value)| format!("{name}={}", plain(value))).collect::<Vec<_>>().join(" ")
+    matches!(level.as_str(), "WARN" | "ERROR").then(|| format!("node {level}: {message}{}", pairs(own)))
+}
+
+/// Fields behind a message.
+fn pairs<'e>(fields: impl Iterator<Item = (&'e String, &'e Value)>) -> String {
+    fields.map(|(name, value)| format!(" {name}={}", plain(value))).collect()
 }
 
 /// As one line.
@@ -89,6 +93,9 @@ mod tests {
         let guest = r#"{"level":"INFO","target":"guest","stream":"stdout","message":"a\u001b[1m",
             "span":{"request_id":"r","tenant":"dev","function":"fn"}}"#;
         assert_eq!(told(guest), "  fn | a\\u{1b}[1m");
+        let event = r#"{"level":"WARN","target":"guest","stream":"stderr","message":"soon sold out",
+            "fields":{"card":"menu","left":3},"span":{"function":"fn"}}"#;
+        assert_eq!(told(event), "  fn | WARN soon sold out card=menu left=3");
         let failed = r#"{"level":"INFO","target":"dormouse::sandbox","message":"guest failed",
             "failure":"the guest trapped: unreachable","span":{"function":"fn"}}"#;
         assert_eq!(told(failed), "  fn ! the guest trapped: unreachable");

@@ -15,6 +15,8 @@ const FOLDER: &str = "guest-sdk/";
 const CARGO_CONFIG: &str = include_str!("../../../../.cargo/config.toml");
 const SQLITE_FLAGS: &str = "LIBSQLITE3_FLAGS";
 
+const LICENSE: &str = include_str!("../../../../LICENSE");
+
 /// The SDK's files, by their paths in its folder.
 pub(super) fn files() -> anyhow::Result<Vec<(&'static str, String)>> {
     let workspace: Table = WORKSPACE.parse()?;
@@ -29,7 +31,7 @@ pub(super) fn files() -> anyhow::Result<Vec<(&'static str, String)>> {
         };
         Ok((*path, content))
     };
-    embedded::SDK.iter().map(file).collect()
+    embedded::SDK.iter().map(file).chain([Ok(("LICENSE", LICENSE.to_owned()))]).collect()
 }
 
 /// The project's `.cargo/config.toml`, with which the SQLite of its tests is the server's.

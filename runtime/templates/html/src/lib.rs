@@ -1,17 +1,14 @@
 //! A page with a form and a list of what was sent by it.
 
 use dormouse_sdk::{
-    Database, DatabaseError, Error, Escaped, Html, Redirect, Request, RequestExt, Response,
-    Result, Router, StatusCode, function,
+    Database, DatabaseError, Error, Escaped, Html, Redirect, Request, RequestExt, Response, Result,
+    Router, StatusCode, function,
 };
 use serde::Deserialize;
 
 #[function]
 fn app(request: Request) -> Response {
-    Router::new()
-        .get("/", show)
-        .post("/", add)
-        .handle(request)
+    Router::new().get("/", show).post("/", add).handle(request)
 }
 
 #[derive(Deserialize)]
@@ -63,9 +60,7 @@ fn page(action: &str, notes: &[Note]) -> String {
 }
 
 /// Does some work; if this is the first time ever, makes the table and does it again.
-fn with_table<T>(
-    work: impl Fn(&Database) -> Result<T, DatabaseError>,
-) -> Result<T, DatabaseError> {
+fn with_table<T>(work: impl Fn(&Database) -> Result<T, DatabaseError>) -> Result<T, DatabaseError> {
     let db = Database::open()?;
     match work(&db) {
         Err(DatabaseError::NoSuchTable(_)) => {

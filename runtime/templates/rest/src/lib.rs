@@ -49,7 +49,8 @@ struct Filter {
 fn list(request: Request) -> Result<Json<Vec<Task>>> {
     let Filter { done } = request.query()?;
     let sql = "SELECT * FROM tasks WHERE :done IS NULL OR done = :done ORDER BY id LIMIT 1000";
-    Ok(Json(with_table(|db| db.query_as(sql, named! { done: done }))?))
+    let tasks = with_table(|db| db.query_as(sql, named! { done: done }))?;
+    Ok(Json(tasks))
 }
 
 fn create(request: Request) -> Result<Response> {
@@ -97,9 +98,7 @@ fn missing() -> Error {
 }
 
 /// Does some work; if this is the first time ever, makes the table and does it again.
-fn with_table<T>(
-    work: impl Fn(&Database) -> Result<T, DatabaseError>,
-) -> Result<T, DatabaseError> {
+fn with_table<T>(work: impl Fn(&Database) -> Result<T, DatabaseError>) -> Result<T, DatabaseError> {
     let db = Database::open()?;
     match work(&db) {
         Err(DatabaseError::NoSuchTable(_)) => {

@@ -94,8 +94,6 @@ fn shells_complete_every_command() -> Result<()> {
         for word in ["tenant", "deploy", "webhook", "public-listen"] {
             ensure!(script.contains(word), "{shell} does not know {word}");
         }
-        // A tab stands before each description for fish, and must not be shown as `\t`.
-        assert_eq!(script.contains("webhook\t"), shell == "fish");
         // The shell itself, where there is one, can read it.
         let file = tempfile::NamedTempFile::new()?;
         std::fs::write(file.path(), &ended.stdout)?;

@@ -21,5 +21,5 @@ pub(super) fn run(args: &CompletionsArgs, mut program: Command) -> anyhow::Resul
     // In memory first: the generator panics when a write fails, as it does for `| head`.
     let mut script = Vec::new();
     generate(args.shell, &mut program, name, &mut script);
-    output::verbatim(&String::from_utf8(script)?)
+    output::lines(&String::from_utf8(script)?)
 }

@@ -1,6 +1,6 @@
 //! The two streams: results go to stdout, everything about the work goes to stderr.
 //!
-//! Whatever the text of others holds, what reaches a terminal is printable (see [`super::text`]).
+//! Whatever the text holds, what reaches a terminal is printable (see [`super::text`]).
 
 use std::io::{self, ErrorKind, Write as _};
 
@@ -15,13 +15,8 @@ pub(super) struct OutputClosed;
 
 /// Writes lines of a result to stdout.
 pub(super) fn lines(text: &str) -> anyhow::Result<()> {
-    verbatim(&format!("{}\n", text::escaped_lines(text)))
-}
-
-/// Writes to stdout, as it is, what nobody but this program has a part in.
-pub(super) fn verbatim(text: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
-    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    let written = writeln!(stdout, "{}", text::escaped_lines(text)).and_then(|()| stdout.flush());
     match written {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(OutputClosed.into()),
         written => written.context("cannot write to stdout"),

@@ -25,9 +25,9 @@ const NAME: &str = "{{name}}";
 
 /// Names that cargo or rustc keep for themselves, or that a package of the project has.
 const RESERVED: &str = "abstract alloc as async await become box break const continue core crate do dormouse-sdk \
-    dormouse-sdk-macro dyn else enum extern false final fn for gen if impl in let loop macro match mod move mut \
-    override priv proc-macro pub ref return self serde static std struct super test trait true try type typeof \
-    unsafe unsized use virtual where while yield";
+    dormouse-sdk-macro dyn else enum extern false final fn for gen if impl in let loop macro match mod \
+    move mut override priv proc-macro pub ref return self serde static std struct super test trait true \
+    try type typeof unsized use virtual where while yield unsafe";
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \

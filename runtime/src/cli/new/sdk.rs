@@ -57,24 +57,17 @@ fn stand_alone(manifest: &mut Table, workspace: &Table) {
 /// Puts what a table of a workspace says in the place of each `{ workspace = true }`.
 fn inherit(table: &mut Table, workspace: &Table) {
     for (key, value) in table.iter_mut() {
-        let Some(own) = value.as_table_mut().filter(|own| own.contains_key("workspace")) else { continue };
-        own.remove("workspace");
-        let mut whole = match workspace.get(key) {
-            Some(Value::Table(inherited)) => inherited.clone(),
-            Some(version @ Value::String(_)) if !own.is_empty() => {
-                Table::from_iter([("version".to_owned(), version.clone())])
-            }
-            Some(other) => {
-                *value = other.clone();
-                continue;
-            }
-            None => continue,
+        let Value::Table(own) = value else { continue };
+        let (Some(_), Some(inherited)) = (own.remove("workspace"), workspace.get(key)) else { continue };
+        let own = std::mem::take(own);
+        *value = match inherited.clone() {
+            inherited if own.is_empty() => inherited,
+            Value::Table(inherited) => Value::Table(inherited.into_iter().chain(own).collect()),
+            version => Value::Table([("version".to_owned(), version)].into_iter().chain(own).collect()),
         };
-        whole.extend(std::mem::take(own));
-        if let Some(Value::String(path)) = whole.get_mut("path") {
+        if let Some(Value::String(path)) = value.get_mut("path") {
             *path = path.replace(FOLDER, "");
         }
-        *value = Value::Table(whole);
     }
 }
 

@@ -1,7 +1,8 @@
 //! Keeps every JSON event that is posted. Once the secret `webhook_token` is set, the sender must know it.
 
+use dormouse_sdk::header::WWW_AUTHENTICATE;
 use dormouse_sdk::{
-    Database, Error, Json, Request, RequestExt, Response, Result, Router, StatusCode,
+    Database, Error, HeaderValue, Json, Request, RequestExt, Response, Result, Router, StatusCode,
     VariableError, function, log, secret,
 };
 use serde::Serialize;
@@ -43,10 +44,10 @@ fn check_sender(request: &Request) -> Result<()> {
     };
     match request.bearer_token() {
         Some(sent) if token.matches(sent) => Ok(()),
-        _ => Err(Error::status(
-            StatusCode::UNAUTHORIZED,
-            "Send the token as a bearer token.",
-        )),
+        _ => {
+            let error = Error::status(StatusCode::UNAUTHORIZED, "Send the bearer token.");
+            Err(error.with_header(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
+        }
     }
 }
 

@@ -47,6 +47,7 @@ fn a_manifest_builds_and_deploys_all_its_functions() -> Result<()> {
     assert_eq!((built.stdout, built.stderr), (format!("{path}/hello.wasm\n"), String::new()));
 
     run(&node, &["tenant", "create", "by-manifest"])?;
+    run(&node, &["variable", "set", "by-manifest", "api_token", "s3cret"])?;
     let deployed = run(&node, &["deploy", "by-manifest", &path])?;
     let addresses: Vec<&str> =
         deployed.stdout.lines().filter_map(|line| Some(line.split_once("/t/")?.1)).collect();
@@ -108,6 +109,7 @@ fn a_limit_above_the_nodes_is_refused_with_the_nodes() -> Result<()> {
     let node = TIGHT.node()?;
     let (_folder, path) = project(&MANIFEST.replace("150", "201"))?;
     run(&node, &["tenant", "create", "too-much"])?;
+    run(&node, &["variable", "set", "too-much", "api_token", "s3cret"])?;
     let said = fails(&command(&node, &["deploy", "too-much", &path])?.output()?)?;
     ensure!(said.contains("cpu_time_max_ms is 201, and this node allows at most 200"), "{said}");
     Ok(())

@@ -62,13 +62,24 @@ fn inherit(table: &mut Table, workspace: &Table) {
         let own = std::mem::take(own);
         *value = match inherited.clone() {
             inherited if own.is_empty() => inherited,
-            Value::Table(inherited) => Value::Table(inherited.into_iter().chain(own).collect()),
-            version => Value::Table([("version".to_owned(), version)].into_iter().chain(own).collect()),
+            Value::Table(inherited) => Value::Table(joined(inherited, own)),
+            version => Value::Table(joined(Table::from_iter([("version".to_owned(), version)]), own)),
         };
         if let Some(Value::String(path)) = value.get_mut("path") {
             *path = path.replace(FOLDER, "");
         }
     }
+}
+
+/// What a dependency inherits and what it says itself. Features add up.
+fn joined(mut inherited: Table, own: Table) -> Table {
+    for (key, value) in own {
+        match (inherited.get_mut(&key), value) {
+            (Some(Value::Array(features)), Value::Array(more)) => features.extend(more),
+            (_, value) => drop(inherited.insert(key, value)),
+        }
+    }
+    inherited
 }
 
 #[cfg(test)]
@@ -82,12 +93,12 @@ mod tests {
             .parse()?;
         let mut manifest: Table = "[package]\nname = \"sdk\"\nversion.workspace = true\n[lints]\nworkspace = true\n\
             [dependencies]\nsdk-macro.workspace = true\nserde = { workspace = true, optional = true }\n\
-            [dev-dependencies]\nsdk.workspace = true\n[target.wasm.dependencies]\nhttp.workspace = true\nserde.workspace = true\n"
+            [dev-dependencies]\nsdk.workspace = true\n[target.wasm.dependencies]\nhttp = { workspace = true, features = [\"more\"] }\nserde.workspace = true\n"
             .parse()?;
         stand_alone(&mut manifest, &workspace);
         let expected: Table = "[package]\nname = \"sdk\"\nversion = \"1.0.0\"\n[dependencies]\n\
             sdk-macro = { path = \"macro\" }\nserde = { version = \"1\", optional = true }\n\
-            [target.wasm.dependencies]\nhttp = { version = \"1\", features = [\"std\"] }\nserde = \"1\"\n"
+            [target.wasm.dependencies]\nhttp = { version = \"1\", features = [\"std\", \"more\"] }\nserde = \"1\"\n"
             .parse()?;
         assert_eq!(manifest, expected);
         Ok(())

@@ -351,6 +351,7 @@ impl Store {
             && !error.session_is_usable()
         {
             *session = None;
+            let _ = self.database.call(id, Command::Close).await;
         }
         Ok(answer?)
     }

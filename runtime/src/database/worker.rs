@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -39,6 +39,8 @@ struct OpenSession {
 #[derive(Default)]
 struct Slot {
     open: Mutex<Option<OpenSession>>,
+    /// Why the session is no more, for whoever still sends to it.
+    failure: OnceLock<DatabaseError>,
     cancelled: Arc<AtomicBool>,
 }
 
@@ -77,7 +79,7 @@ impl Database {
         Ok(Self { queue: Arc::new(queue), slots })
     }
 
-    /// A number for a session that is not open yet.
+    /// A number for a session that is not open yet. It is in use until the session is closed, also if it fails.
     #[must_use]
     pub fn new_session(&self) -> SessionId {
         let id = SessionId(self.slots.next.fetch_add(1, Ordering::Relaxed));
@@ -130,9 +132,13 @@ fn carry_out(slots: &Slots, id: SessionId, command: Command) -> Answer {
     let mut open = lock(&slot.open);
     let answer = catch_unwind(AssertUnwindSafe(|| apply(&slot, &mut open, command)))
         .unwrap_or_else(|_| Err(DatabaseError::Storage("the database thread panicked".to_owned())));
-    if closes || answer.as_ref().is_err_and(|error| !error.session_is_usable()) {
+    if let Err(error) = &answer
+        && !error.session_is_usable()
+    {
         *open = None;
-        drop(open);
+        slot.failure.get_or_init(|| error.clone());
+    }
+    if closes {
         lock(&slots.slots).remove(&id);
     }
     answer
@@ -156,7 +162,9 @@ fn apply(slot: &Slot, open: &mut Option<OpenSession>, command: Command) -> Answe
             Ok(Reply::Done)
         }
         command => {
-            let OpenSession { session, account } = open.as_mut().ok_or(DatabaseError::Closed)?;
+            let Some(OpenSession { session, account }) = open else {
+                return Err(slot.failure.get().cloned().unwrap_or(DatabaseError::Closed));
+            };
             let mut answer = on_account(account, || apply_open(session, command));
             if let Ok(Reply::Executed(executed)) = &mut answer {
                 executed.memory_bytes = u64::try_from(account.used).unwrap_or(0);

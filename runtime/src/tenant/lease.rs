@@ -214,6 +214,8 @@ impl Held {
         sql: String,
         parameters: Vec<Value>,
     ) -> Answer {
+        // After every wait: for the handle, the session, and the permit, whose last holder may have met the failure.
+        self.tenant.check_quarantine()?;
         let command = Command::Execute {
             sql,
             parameters,
@@ -246,8 +248,6 @@ impl Held {
             DatabaseError::Statement(format!("database is locked: other requests wrote for {seconds} s"))
         })?;
         let permit = permit.map_err(|_| DatabaseError::Closed)?;
-        // Whoever had the permit before may have met the failure.
-        self.tenant.check_quarantine()?;
         self.writer = Some(Writer::new(permit));
         Ok(())
     }
@@ -342,7 +342,7 @@ async fn put_in_order(shared: Arc<Shared>, mut held: Held) {
     if held.is_open {
         held.park();
     } else {
-        // A session that failed is closed already; this frees the number of one that never opened.
+        // A session that failed, or never opened, has a number still.
         let _ = shared.database.call(id, Command::Close).await;
     }
 }

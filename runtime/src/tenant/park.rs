@@ -212,7 +212,6 @@ pub(super) async fn close_idle(tenant: &Arc<Tenant>, why: Closing) {
             && !tenant.is_leased()
             && (why == Closing::Rested || !shared.deferred.takes(tenant));
         let copied = if must_copy { tenant.checkpoint(session.id).await } else { Ok(()) };
-        // A session that failed is closed already.
         let _ = shared.database.call(session.id, Command::Close).await;
         match copied {
             Ok(()) => deferred::closed(tenant),

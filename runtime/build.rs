@@ -28,11 +28,20 @@ fn main() -> io::Result<()> {
     fs::write(Path::new(&out).join("embedded.rs"), code)
 }
 
-/// All files below a folder, in an order that does not change.
+/// All sources below a folder, in an order that does not change. What editors and builds leave there is none.
 fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut entries: Vec<PathBuf> =
         fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
     entries.sort();
-    let below = entries.into_iter().map(|path| if path.is_dir() { files(&path) } else { Ok(vec![path]) });
+    let below = entries.into_iter().map(|path| match path.symlink_metadata()?.is_dir() {
+        true if path.ends_with("target") => Ok(Vec::new()),
+        true => files(&path),
+        false => Ok(Vec::from_iter(is_source(&path).then_some(path))),
+    });
     Ok(below.collect::<io::Result<Vec<_>>>()?.concat())
+}
+
+fn is_source(path: &Path) -> bool {
+    path.ends_with(".gitignore")
+        || path.extension().is_some_and(|kind| ["rs", "wit", "toml", "md"].iter().any(|known| kind == *known))
 }

@@ -46,8 +46,11 @@ pub(super) enum ApiError {
 
 /// The variables, each with the command that sets it.
 fn commands(tenant: &str, missing: &[VariableName]) -> String {
-    let command =
-        |name| format!("the variable {name}: set it with `dormouse variable set {tenant} {name} <value>`");
+    let command = |name| {
+        format!(
+            "the variable {name}: set it with `dormouse variable set {tenant} {name} <value>`, or a secret with `--secret < file`"
+        )
+    };
     missing.iter().map(command).collect::<Vec<_>>().join("; ")
 }
 

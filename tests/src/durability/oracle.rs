@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::load::{Attempt, Control, Key, Moment, Seen, Tally, TenantChange, Writes, value_of};
@@ -157,8 +157,11 @@ fn compare<'a>(
 /// The component that is deployed, if it may be.
 fn deployed(node: &TestNode, control: &Control, end: Moment, before: Deployed) -> Result<Deployed> {
     let answer = node.request("GET", &format!("/t/{}/fn", Oracle::DEPLOYED), &[], b"")?.expect(200)?;
-    let is_hello = answer.text() == "Hello from Dormouse\n";
-    let found = if is_hello { Deployed::Hello } else { Deployed::Guestbook };
+    let found = match answer.text().as_str() {
+        "Hello from Dormouse\n" => Deployed::Hello,
+        "[]" => Deployed::Guestbook,
+        other => bail!("neither component answers so: {other}"),
+    };
     let last = control.deploys.iter().rposition(|deploy| deploy.is_before(end));
     let acknowledged = last.and_then(|last| control.deploys.get(last)).map_or(before, |deploy| deploy.what);
     let mut later = control.deploys.iter().skip(last.map_or(0, |last| last + 1));
@@ -178,7 +181,11 @@ fn check_tenants(node: &TestNode, changes: &[Attempt<TenantChange>], end: Moment
     }
     for (name, known) in known {
         let path = format!("/v1/tenants/{name}");
-        let is_there = node.admin("GET", &path, b"")?.status == 200;
+        let is_there = match node.admin("GET", &path, b"")?.status {
+            200 => true,
+            404 => false,
+            status => bail!("{name} is there or not, and not {status}"),
+        };
         ensure!(
             known.is_none_or(|known| known == is_there),
             "{name} was to be there: {known:?}; it is: {is_there}"

@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::{RESERVE_BYTES_MAX, Terms};
 use crate::host::asynchronous::Incoming;
-use crate::{BodyError, Multipart, Result, form, log};
+use crate::{BodyError, Error, Multipart, Result, form, log};
 
 /// The body of a request, or of a fetched response, in an async handler.
 ///
@@ -85,10 +85,10 @@ impl Body {
     /// assert_eq!(Tenant::new().call_async(export, TestRequest::get("/")).text(), "Ada\nBob\n");
     /// ```
     pub fn stream(write: impl AsyncFnOnce(&mut Writer) -> Result<()> + 'static) -> Self {
-        let slot = Slot::default();
+        let slot = Rc::<RefCell<Slot>>::default();
         let mut writer = Writer(Rc::clone(&slot));
         let writing = Box::pin(async move { write(&mut writer).await });
-        Self::new(Content::Written(Written { slot, writing: Some(writing) }))
+        Self::new(Content::Written(Written { slot, writing: Some(writing), failed: None }))
     }
 
     /// What a body is to an async handler.
@@ -335,29 +335,44 @@ pub(crate) fn log_broken(error: &BodyError) {
     }
 }
 
-/// The piece that is written and not yet read.
-type Slot = Rc<RefCell<Option<Vec<u8>>>>;
+/// What is between the writer of a body and its reader.
+#[derive(Default)]
+struct Slot {
+    /// The piece that is written and not yet read.
+    piece: Option<Vec<u8>>,
+    /// Wakes the writer when the piece has been read.
+    writer: Option<Waker>,
+}
 
 /// A body being written.
 pub(crate) struct Written {
-    slot: Slot,
+    slot: Rc<RefCell<Slot>>,
     writing: Option<Pin<Box<dyn Future<Output = Result<()>>>>>,
+    /// Why the writing failed, until it is told after the last piece.
+    failed: Option<Error>,
 }
 
 impl Written {
     /// Lets the body be written until there is a piece of it.
     async fn read(&mut self) -> Result<Option<Vec<u8>>, BodyError> {
         poll_fn(|context| {
-            let Some(writing) = &mut self.writing else { return Poll::Ready(Ok(None)) };
-            let ended = writing.as_mut().poll(context);
-            if ended.is_ready() {
+            if let Some(writing) = &mut self.writing
+                && let Poll::Ready(ended) = writing.as_mut().poll(context)
+            {
                 self.writing = None;
+                self.failed = ended.err();
             }
-            match (self.slot.take(), ended) {
-                (Some(chunk), _) => Poll::Ready(Ok(Some(chunk))),
-                (None, Poll::Ready(Ok(()))) => Poll::Ready(Ok(None)),
-                (None, Poll::Ready(Err(error))) => Poll::Ready(Err(BodyError::Incomplete(error.to_string()))),
-                (None, Poll::Pending) => Poll::Pending,
+            let Slot { piece, writer } = self.slot.take();
+            if let Some(writer) = writer {
+                writer.wake();
+            }
+            if piece.is_some() {
+                return Poll::Ready(Ok(piece));
+            }
+            match (self.failed.take(), &self.writing) {
+                (Some(error), _) => Poll::Ready(Err(BodyError::Incomplete(error.to_string()))),
+                (None, None) => Poll::Ready(Ok(None)),
+                (None, Some(_)) => Poll::Pending,
             }
         })
         .await
@@ -381,7 +396,7 @@ impl Written {
 /// let response = Tenant::new().call_async(async || Body::stream(count), TestRequest::get("/"));
 /// assert_eq!(response.text(), "1 2 3 ");
 /// ```
-pub struct Writer(Slot);
+pub struct Writer(Rc<RefCell<Slot>>);
 
 impl Writer {
     /// Writes a piece of the body and waits until there is room for the next. [`Writer`] has an example.
@@ -390,14 +405,91 @@ impl Writer {
         if bytes.is_empty() {
             return;
         }
-        self.0.replace(Some(bytes));
-        // Who reads the body polls this, so nobody needs to be woken.
-        poll_fn(|_| if self.0.borrow().is_none() { Poll::Ready(()) } else { Poll::Pending }).await;
+        // A write that was given up may have left a piece.
+        self.all_read().await;
+        self.0.borrow_mut().piece = Some(bytes);
+        self.all_read().await;
+    }
+
+    async fn all_read(&self) {
+        poll_fn(|context| {
+            let mut slot = self.0.borrow_mut();
+            if slot.piece.is_none() {
+                return Poll::Ready(());
+            }
+            slot.writer = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
     }
 }
 
 impl Debug for Writer {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str("Writer")
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use std::future::pending;
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{Context, Wake};
+
+    use super::*;
+    use crate::testing::Tenant;
+
+    /// Writes, and does not wait for the piece to be read.
+    fn give_up_writing(out: &mut Writer, bytes: &str, waker: &Waker) {
+        assert!(pin!(out.write(bytes)).poll(&mut Context::from_waker(waker)).is_pending());
+    }
+
+    #[test]
+    fn a_failure_right_after_a_piece_is_told_after_it() {
+        Tenant::new().enter_async(async {
+            let mut body = Body::stream(async |out| {
+                give_up_writing(out, "the beginning", Waker::noop());
+                Err(Error::internal("the ink is empty"))
+            });
+            assert_eq!(body.read_chunk().await.unwrap().unwrap(), b"the beginning");
+            assert!(matches!(body.read_chunk().await, Err(BodyError::Incomplete(_))));
+        });
+    }
+
+    #[test]
+    fn a_piece_whose_write_is_given_up_is_not_lost() {
+        Tenant::new().enter_async(async {
+            let body = Body::stream(async |out| {
+                give_up_writing(out, "one ", Waker::noop());
+                out.write("two").await;
+                Ok(())
+            });
+            assert_eq!(body.text().await.unwrap(), "one two");
+        });
+    }
+
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn whoever_waits_in_a_write_is_woken_when_the_piece_is_read() {
+        Tenant::new().enter_async(async {
+            let woken = Arc::new(Woken(AtomicBool::new(false)));
+            let waker = Waker::from(Arc::clone(&woken));
+            let mut body = Body::stream(async move |out| {
+                give_up_writing(out, "piece", &waker);
+                pending().await
+            });
+            assert_eq!(body.read_chunk().await.unwrap().unwrap(), b"piece");
+            assert!(woken.0.load(Ordering::Relaxed));
+        });
     }
 }

@@ -26,6 +26,8 @@ enum State {
         stream: StreamReader<u8>,
         ended: Ended,
     },
+    /// Being read. Whoever finds it so comes after a read that was given up, whose bytes are lost.
+    Reading,
     /// Read to its end, or failed.
     Ended,
 }
@@ -64,10 +66,14 @@ impl Incoming {
 
     /// The next bytes, at least one; `None` at the end.
     pub(crate) async fn read(&mut self) -> Result<Option<Vec<u8>>, BodyError> {
-        let (mut stream, ended) = match std::mem::replace(&mut self.state, State::Ended) {
+        let (mut stream, ended) = match std::mem::replace(&mut self.state, State::Reading) {
             State::Unopened(message) => message.consume(),
             State::Open { stream, ended } => (stream, ended),
-            State::Ended => return Ok(None),
+            State::Reading => return Err(BodyError::Incomplete("a read of it was given up".to_owned())),
+            State::Ended => {
+                self.state = State::Ended;
+                return Ok(None);
+            }
         };
         loop {
             let (result, chunk) = stream.read(Vec::with_capacity(CHUNK_BYTES_MAX)).await;
@@ -77,7 +83,9 @@ impl Incoming {
                 return Ok(Some(chunk));
             }
             if !matches!(result, StreamResult::Complete(_)) {
-                return ended.await.map(|_trailers| None).map_err(explain);
+                let ended = ended.await;
+                self.state = State::Ended;
+                return ended.map(|_trailers| None).map_err(explain);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! `spin:sqlite@3.1.0`.
 
-use std::vec;
+use std::{mem, vec};
 
 use wasip3::wit_bindgen::{FutureReader, StreamReader, StreamResult};
 
@@ -63,9 +63,9 @@ impl Connection {
             // Nothing is to come but how it went: also what is wrong with the statement is told there.
             drop(rows);
             ended.await?;
-            return Ok(Found { columns, read: Vec::new().into_iter(), unread: None });
+            return Ok(Found { columns, read: Vec::new().into_iter(), unread: Unread::Nothing });
         }
-        Ok(Found { columns, read: Vec::new().into_iter(), unread: Some((rows, ended)) })
+        Ok(Found { columns, read: Vec::new().into_iter(), unread: Unread::Rows(rows, ended) })
     }
 
     /// Ends a transaction that nobody waits for any more.
@@ -91,7 +91,20 @@ type Ended = FutureReader<Result<(), wit::Error>>;
 pub(crate) struct Found {
     pub(crate) columns: Vec<String>,
     read: vec::IntoIter<wit::RowResult>,
-    unread: Option<(StreamReader<wit::RowResult>, Ended)>,
+    unread: Unread,
+}
+
+/// What is still with the host.
+#[derive(Debug)]
+enum Unread {
+    Rows(StreamReader<wit::RowResult>, Ended),
+    /// Whoever finds it so comes after a read that was given up, whose rows are lost.
+    BeingRead,
+    Nothing,
+}
+
+fn given_up() -> DatabaseError {
+    DatabaseError::Statement("a read of the rows was given up, so some are lost".to_owned())
 }
 
 impl Found {
@@ -101,21 +114,35 @@ impl Found {
             if let Some(row) = self.read.next() {
                 return Ok(Some(row.values.into_iter().map(Into::into).collect()));
             }
-            let Some((mut rows, ended)) = self.unread.take() else { return Ok(None) };
+            let (mut rows, ended) = match mem::replace(&mut self.unread, Unread::BeingRead) {
+                Unread::Rows(rows, ended) => (rows, ended),
+                Unread::BeingRead => return Err(given_up()),
+                Unread::Nothing => {
+                    self.unread = Unread::Nothing;
+                    return Ok(None);
+                }
+            };
             let (result, read) = rows.read(Vec::with_capacity(ROWS_AT_ONCE_MAX)).await;
             self.read = read.into_iter();
             if matches!(result, StreamResult::Complete(_)) || !self.read.as_slice().is_empty() {
-                self.unread = Some((rows, ended));
+                self.unread = Unread::Rows(rows, ended);
             } else {
-                ended.await?;
+                let ended = ended.await;
+                self.unread = Unread::Nothing;
+                ended?;
             }
         }
     }
 
     /// Leaves the rows that are still to come, and waits for the end of the statement.
     pub(crate) async fn finish(self) -> Result<(), DatabaseError> {
-        let Some((rows, ended)) = self.unread else { return Ok(()) };
-        drop(rows);
-        Ok(ended.await?)
+        match self.unread {
+            Unread::Rows(rows, ended) => {
+                drop(rows);
+                Ok(ended.await?)
+            }
+            Unread::BeingRead => Err(given_up()),
+            Unread::Nothing => Ok(()),
+        }
     }
 }

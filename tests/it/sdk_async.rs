@@ -57,6 +57,15 @@ fn a_transaction_that_fails_or_is_given_up_leaves_nothing() -> Result<()> {
 }
 
 #[test]
+fn a_transaction_that_is_given_up_while_it_begins_takes_nothing_along() -> Result<()> {
+    let node = SHIPPED.node()?;
+    let tenant = node.tenant(GUEST)?;
+    tenant.get("/given-up-at-once")?.expect(204)?;
+    assert_eq!(tenant.sql("SELECT item FROM orders")?, json!([["kept"]]));
+    Ok(())
+}
+
+#[test]
 fn a_task_goes_on_after_the_response() -> Result<()> {
     let node = SHIPPED.node()?;
     let tenant = node.tenant(GUEST)?;

@@ -1,11 +1,16 @@
 //! The tenant's database for async handlers.
 
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::mem;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use serde::de::DeserializeOwned;
 
 use super::row;
-use crate::host::asynchronous::{Connection, Found};
+use crate::host::asynchronous::{Connection, Found, spawn};
 use crate::{DatabaseError, Params, Result, Row};
 
 /// A connection to the tenant's SQLite database, in an async handler.
@@ -28,7 +33,7 @@ use crate::{DatabaseError, Params, Result, Row};
 /// ```
 #[derive(Debug)]
 pub struct Database {
-    connection: Connection,
+    connection: Rc<Connection>,
 }
 
 impl Database {
@@ -39,7 +44,7 @@ impl Database {
     ///
     /// If this function may not use it, or has opened too many connections.
     pub async fn open() -> Result<Self, DatabaseError> {
-        Ok(Self { connection: Connection::open().await? })
+        Ok(Self { connection: Rc::new(Connection::open().await?) })
     }
 
     /// Runs one statement and tells how many rows the latest INSERT, UPDATE or DELETE changed.
@@ -71,7 +76,7 @@ impl Database {
     /// If SQLite refuses the statement.
     pub async fn query(&self, sql: &str, params: impl Params) -> Result<Rows, DatabaseError> {
         let mut found = self.run(sql, params).await?;
-        Ok(Rows { columns: std::mem::take(&mut found.columns).into(), found })
+        Ok(Rows { columns: mem::take(&mut found.columns).into(), found })
     }
 
     /// Runs one statement and reads its rows into structs by column name, into tuples by position, or, if there is
@@ -145,7 +150,7 @@ impl Database {
         params: impl Params,
     ) -> Result<T, DatabaseError> {
         let mut found = self.run(sql, params).await?;
-        let mut columns = std::mem::take(&mut found.columns);
+        let mut columns = mem::take(&mut found.columns);
         let mut values = found.next().await?.ok_or(DatabaseError::NoRow)?;
         found.finish().await?;
         columns.truncate(1);
@@ -190,8 +195,8 @@ impl Database {
     ///
     /// The error of `work`, or the database's if the transaction could not begin or commit; then nothing of it stays.
     pub async fn transaction<T>(&self, work: impl AsyncFnOnce(&Self) -> Result<T>) -> Result<T> {
-        self.run("BEGIN IMMEDIATE", ()).await?;
-        let open = Open(&self.connection);
+        GivenUp::settled().await;
+        let mut open = Begin::new(Open::begin(Rc::clone(&self.connection))).await?;
         let outcome = match work(self).await {
             Ok(value) => self.run("COMMIT", ()).await.map(|_| value).map_err(Into::into),
             Err(error) => Err(error),
@@ -201,21 +206,103 @@ impl Database {
             let _ = self.run("ROLLBACK", ()).await;
         }
         // It has ended, so there is nothing left to roll back.
-        std::mem::forget(open);
+        open.0 = None;
         outcome
     }
 
     async fn run(&self, sql: &str, params: impl Params) -> Result<Found, DatabaseError> {
-        self.connection.execute(sql, params.into_values(sql)?).await
+        let values = params.into_values(sql)?;
+        GivenUp::settled().await;
+        self.connection.execute(sql, values).await
     }
 }
 
 /// A transaction that is rolled back when whoever works in it is dropped.
-struct Open<'c>(&'c Connection);
+struct Open(Option<Rc<Connection>>);
 
-impl Drop for Open<'_> {
+impl Open {
+    async fn begin(connection: Rc<Connection>) -> Result<Self, DatabaseError> {
+        connection.execute("BEGIN IMMEDIATE", Vec::new()).await?;
+        Ok(Self(Some(connection)))
+    }
+}
+
+impl Drop for Open {
     fn drop(&mut self) {
-        self.0.roll_back();
+        if let Some(connection) = &self.0 {
+            connection.roll_back();
+        }
+    }
+}
+
+/// A transaction that begins. The host begins it even when nobody waits for it any more; then a task of its own waits
+/// on, and rolls it back.
+struct Begin(Option<Beginning>);
+
+type Beginning = Pin<Box<dyn Future<Output = Result<Open, DatabaseError>>>>;
+
+impl Begin {
+    fn new(beginning: impl Future<Output = Result<Open, DatabaseError>> + 'static) -> Self {
+        Self(Some(Box::pin(beginning)))
+    }
+}
+
+impl Future for Begin {
+    type Output = Result<Open, DatabaseError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(beginning) = &mut self.0 else { return Poll::Pending };
+        let polled = beginning.as_mut().poll(context);
+        if polled.is_ready() {
+            self.0 = None;
+        }
+        polled
+    }
+}
+
+impl Drop for Begin {
+    fn drop(&mut self) {
+        let Some(beginning) = self.0.take() else { return };
+        GIVEN_UP.with_borrow_mut(|given_up| given_up.beginnings += 1);
+        spawn(async move {
+            drop(beginning.await);
+            GivenUp::settle_one();
+        });
+    }
+}
+
+thread_local! {
+    /// All of an instance, and so of a request, whose connections share one transaction.
+    static GIVEN_UP: RefCell<GivenUp> = const { RefCell::new(GivenUp { beginnings: 0, waiting: Vec::new() }) };
+}
+
+/// The beginnings that nobody waits for. Until they are rolled back no statement starts: it would be in the transaction.
+struct GivenUp {
+    beginnings: usize,
+    waiting: Vec<Waker>,
+}
+
+impl GivenUp {
+    /// Waits until no transaction is left that begins for nobody.
+    async fn settled() {
+        poll_fn(|context| {
+            GIVEN_UP.with_borrow_mut(|given_up| {
+                if given_up.beginnings == 0 {
+                    return Poll::Ready(());
+                }
+                given_up.waiting.push(context.waker().clone());
+                Poll::Pending
+            })
+        })
+        .await;
+    }
+
+    fn settle_one() {
+        let waiting = GIVEN_UP.with_borrow_mut(|given_up| {
+            given_up.beginnings -= 1;
+            mem::take(&mut given_up.waiting)
+        });
+        waiting.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -271,7 +358,6 @@ impl Rows {
 mod tests {
     use std::future::pending;
     use std::pin::pin;
-    use std::task::{Context, Waker};
 
     use super::*;
     use crate::testing::Tenant;
@@ -321,6 +407,43 @@ mod tests {
             }
             assert_eq!(count(&db).await, 0);
             assert!(db.execute("ROLLBACK", ()).await.is_err(), "no transaction is open");
+        });
+    }
+
+    /// Begins a transaction, and is dropped while the database is busy.
+    fn give_up_beginning(db: &Database) {
+        let connection = Rc::clone(&db.connection);
+        let mut is_busy = true;
+        let mut begin = Begin::new(async move {
+            poll_fn(|_| if mem::take(&mut is_busy) { Poll::Pending } else { Poll::Ready(()) }).await;
+            Open::begin(connection).await
+        });
+        assert!(Pin::new(&mut begin).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+
+    #[test]
+    fn a_beginning_that_is_given_up_takes_no_statement_along() {
+        Tenant::new().enter_async(async {
+            let db = numbers().await;
+            give_up_beginning(&db);
+            insert(&db).await.unwrap();
+            assert_eq!(count(&db).await, 1);
+            assert!(db.execute("ROLLBACK", ()).await.is_err(), "no transaction is open");
+        });
+    }
+
+    #[test]
+    fn a_beginning_that_is_given_up_leaves_the_transaction_of_another_alone() {
+        Tenant::new().enter_async(async {
+            let db = numbers().await;
+            db.transaction(async |db| {
+                insert(db).await?;
+                give_up_beginning(db);
+                insert(db).await
+            })
+            .await
+            .unwrap();
+            assert_eq!(count(&db).await, 2);
         });
     }
 

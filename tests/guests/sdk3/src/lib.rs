@@ -30,6 +30,7 @@ async fn handle(request: Request) -> Response {
         })
         .get("/rolled-back", rolled_back)
         .get("/given-up", given_up)
+        .get("/given-up-at-once", given_up_at_once)
         .get("/after", after)
         .get("/breaks-off", breaks_off)
         .get("/fetch", outgoing)
@@ -105,6 +106,20 @@ async fn given_up() -> Result<Json<i64>> {
         .await;
     }
     count(&db).await
+}
+
+/// A transaction that is given up while it begins, and a statement that is none of it.
+async fn given_up_at_once() -> Result<()> {
+    let db = open().await?;
+    {
+        let mut beginning = pin!(db.transaction(async |_| pending::<Result<()>>().await));
+        poll_fn(|context| {
+            let _ = beginning.as_mut().poll(context);
+            Poll::Ready(())
+        })
+        .await;
+    }
+    insert(&db, "kept").await
 }
 
 async fn after() -> &'static str {

@@ -145,7 +145,8 @@ impl Body {
     ///
     /// # Errors
     ///
-    /// If the body is incomplete or too large.
+    /// If the body is incomplete or too large, or if an earlier read of an incoming body was given up: what it had
+    /// read is lost.
     pub async fn read_chunk(&mut self) -> Result<Option<Vec<u8>>, BodyError> {
         let chunk = self.next_chunk().await;
         if chunk.is_err() {

@@ -336,7 +336,7 @@ impl Rows {
     ///
     /// # Errors
     ///
-    /// If the statement fails.
+    /// If the statement fails, or if an earlier read of a row was given up: some rows are lost then.
     pub async fn next(&mut self) -> Result<Option<Row>, DatabaseError> {
         let values = self.found.next().await?;
         Ok(values.map(|values| Row::new(Rc::clone(&self.columns), values)))

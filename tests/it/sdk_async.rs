@@ -101,6 +101,15 @@ fn bodies_are_passed_on_and_changed_piece_by_piece() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_body_is_not_complete_after_a_read_that_was_given_up() -> Result<()> {
+    let node = SHIPPED.node()?;
+    let mut connection = node.connect()?;
+    connection.chunked_request("POST", &node.tenant(GUEST)?.path("/given-up-read"), &[])?;
+    assert_eq!(connection.head("POST")?.status, 400);
+    Ok(())
+}
+
 /// What the log says of a request.
 fn logged(node: &dormouse_tests::TestNode, id: &str, message: &str) -> Result<()> {
     let said = |line: &Line| line.request("request_id") == Some(id) && line.message().contains(message);

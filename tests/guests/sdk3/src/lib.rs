@@ -36,6 +36,7 @@ async fn handle(request: Request) -> Response {
         .get("/fetch", outgoing)
         .post("/echo", async |request: Request| request.into_body())
         .post("/upper", upper)
+        .post("/given-up-read", given_up_read)
         .handle(request)
         .await
 }
@@ -108,17 +109,16 @@ async fn given_up() -> Result<Json<i64>> {
     count(&db).await
 }
 
+/// Polls a future once, then drops it.
+async fn give_up(future: impl Future) {
+    let mut future = pin!(future);
+    poll_fn(|context| Poll::Ready(drop(future.as_mut().poll(context)))).await;
+}
+
 /// A transaction that is given up while it begins, and a statement that is none of it.
 async fn given_up_at_once() -> Result<()> {
     let db = open().await?;
-    {
-        let mut beginning = pin!(db.transaction(async |_| pending::<Result<()>>().await));
-        poll_fn(|context| {
-            let _ = beginning.as_mut().poll(context);
-            Poll::Ready(())
-        })
-        .await;
-    }
+    give_up(db.transaction(async |_| pending::<Result<()>>().await)).await;
     insert(&db, "kept").await
 }
 
@@ -153,4 +153,12 @@ async fn upper(request: Request) -> Body {
         }
         Ok(())
     })
+}
+
+/// Reads on after a read that was given up.
+async fn given_up_read(request: Request) -> Result<()> {
+    let mut body = request.into_body();
+    give_up(body.read_chunk()).await;
+    body.read_chunk().await?;
+    Ok(())
 }

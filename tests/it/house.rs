@@ -102,7 +102,16 @@ const CONFINED: &[(&str, &[&str])] = &[
 const CONFINED_TEXTS: &[(&str, &[&str])] = &[
     ("env::var", &["config/sources.rs", "cli/", "toolchain/"]),
     ("env::set_var", &[]),
-    ("unsafe ", &["database/callbacks.rs", "database/memory.rs", "database/sqlite.rs", "sandbox/link.rs"]),
+    (
+        "unsafe ",
+        &[
+            "database/callbacks.rs",
+            "database/memory.rs",
+            "database/sqlite.rs",
+            "database/statement.rs",
+            "sandbox/link.rs",
+        ],
+    ),
     ("process::exit", &[]),
     ("Command::new", &["catalog/compile.rs", "cli/", "toolchain/"]),
     (".unwrap()", &[]),

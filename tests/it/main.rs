@@ -32,6 +32,7 @@ mod hosts;
 mod house;
 mod idle;
 mod inbox;
+mod kept_statements;
 mod logs;
 mod manifest;
 mod origin;

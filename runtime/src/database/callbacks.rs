@@ -33,10 +33,22 @@ pub(super) struct Hooks {
     pub writes_unsaid: Cell<bool>,
     /// Whether the statement that is being prepared is an ALTER TABLE.
     pub alters: Cell<bool>,
+    /// Whether it does more than read and write rows, and so is not worth keeping.
+    pub one_time: Cell<bool>,
     pub deadline: Cell<Option<Instant>>,
     pub cancelled: Arc<AtomicBool>,
     pub stopped: Cell<Stopped>,
     pub wal_pages: Cell<i32>,
+}
+
+impl Hooks {
+    /// Forgets what the statement before has left.
+    pub(super) fn begin_statement(&self) {
+        self.denied.take();
+        self.alters.set(false);
+        self.writes_unsaid.set(false);
+        self.one_time.set(false);
+    }
 }
 
 /// Views `length` bytes from `start`; null is empty.
@@ -78,6 +90,9 @@ pub(super) unsafe extern "C" fn on_question(
             hooks.writes_unsaid.set(true);
         }
         _ => {}
+    }
+    if !guard::is_of_rows(action) {
+        hooks.one_time.set(true);
     }
     match guard::decide(hooks.profile, Question { action, first, second }) {
         Verdict::Allow => ffi::SQLITE_OK,

@@ -89,6 +89,21 @@ pub(super) fn mentions_reserved(alter: &str) -> bool {
         .any(|window| window.eq_ignore_ascii_case(RESERVED_PREFIX.as_bytes()))
 }
 
+/// Whether a statement that does nothing else only reads and writes rows, or begins or ends a transaction.
+pub(super) fn is_of_rows(action: i32) -> bool {
+    matches!(
+        action,
+        ffi::SQLITE_SELECT
+            | ffi::SQLITE_READ
+            | ffi::SQLITE_FUNCTION
+            | ffi::SQLITE_RECURSIVE
+            | ffi::SQLITE_INSERT
+            | ffi::SQLITE_UPDATE
+            | ffi::SQLITE_DELETE
+            | ffi::SQLITE_TRANSACTION
+    )
+}
+
 /// Whether a session of this profile may do what SQLite asks about.
 pub(super) fn decide(profile: Profile, question: Question<'_>) -> Verdict {
     match profile {

@@ -15,6 +15,7 @@ mod message;
 mod queue;
 mod session;
 mod sqlite;
+mod statement;
 mod worker;
 
 pub use message::{Command, DatabaseError, Executed, Profile, Reply, Rows, SessionId, Value};

@@ -13,7 +13,8 @@ use libsql::ffi;
 use super::callbacks::Stopped;
 use super::memory::Account;
 use super::message::{DatabaseError, Executed, Profile, Reply, Rows, Value};
-use super::sqlite::{Connection, Purpose, SqliteError, Statement, Step};
+use super::sqlite::{Connection, Purpose, SqliteError};
+use super::statement::{Statement, Step};
 use crate::limits;
 
 /// Largest text or blob of a tenant's database: the functions that remain are linear, so this bounds each call.
@@ -328,16 +329,18 @@ fn run(connection: &mut Connection, request: &Request) -> Result<Option<Rows>, S
 }
 
 fn collect(statement: &mut Statement<'_>, bytes_max: usize) -> Result<Rows, SqliteError> {
+    let mut step = statement.step()?;
     let columns = statement.columns();
     let mut rows = Vec::new();
     let mut bytes = 0;
-    while statement.step()? == Step::Row {
+    while step == Step::Row {
         let row = statement.row();
         bytes += Value::bytes(&row);
         if bytes > bytes_max {
             return Err(SqliteError { code: ffi::SQLITE_TOOBIG, message: too_large(bytes_max) });
         }
         rows.push(row);
+        step = statement.step()?;
     }
     Ok(Rows { columns, rows })
 }

@@ -1,13 +1,12 @@
 //! The wrapper over SQLite's C interface: one owner for each connection, every return code checked, values as bytes.
 //!
 //! It knows C and nothing else: what is allowed stands in [`super::guard`], what happens when in
-//! [`super::session`]. A [`Connection`] is used by one thread at a time and may move between threads; a
-//! [`Statement`] borrows its connection and is finalised before it.
+//! [`super::session`]. A [`Connection`] is used by one thread at a time and may move between threads; its statements
+//! are finalised before it ([`super::statement`]).
 #![expect(unsafe_code, reason = "this file calls the C library")]
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::marker::PhantomData;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -16,11 +15,12 @@ use std::time::Instant;
 
 use libsql::ffi;
 
-use super::callbacks::{self, Hooks, Stopped, view};
+use super::callbacks::{self, Hooks, Stopped};
 use super::functions::{self, Function};
 use super::guard;
 use super::memory;
-use super::message::{Profile, Value};
+use super::message::Profile;
+use super::statement::{Kept, Statement};
 
 /// A failed call: SQLite's extended result code and its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +72,8 @@ fn configure() -> std::result::Result<(), String> {
 /// An open database connection.
 pub(super) struct Connection {
     raw: NonNull<ffi::sqlite3>,
-    hooks: Box<Hooks>,
+    pub(super) hooks: Box<Hooks>,
+    kept: Kept,
 }
 
 // SAFETY: SQLite runs in multi-thread mode, where a connection may be used from any thread as long as no two use it
@@ -119,12 +120,13 @@ impl Connection {
             changed: Cell::new(false),
             writes_unsaid: Cell::new(false),
             alters: Cell::new(false),
+            one_time: Cell::new(false),
             deadline: Cell::new(None),
             cancelled,
             stopped: Cell::new(Stopped::No),
             wal_pages: Cell::new(0),
         });
-        let connection = Self { raw, hooks };
+        let connection = Self { raw, hooks, kept: Kept::default() };
         connection.check(code)?;
         Ok(connection)
     }
@@ -276,11 +278,26 @@ impl Connection {
         Ok(())
     }
 
-    /// Compiles the first statement of `sql`; `None` when it holds only white space and comments.
+    /// The first statement of `sql`, compiled now or kept from an earlier time; `None` when the text holds only white
+    /// space and comments.
     pub(super) fn prepare(&mut self, sql: &str) -> Result<Option<Statement<'_>>> {
-        self.hooks.denied.take();
-        self.hooks.alters.set(false);
-        self.hooks.writes_unsaid.set(false);
+        self.hooks.begin_statement();
+        if let Some(raw) = self.kept.find(sql) {
+            return Ok(Some(Statement::new(raw, self, true)));
+        }
+        let Some(raw) = self.compile(sql)? else { return Ok(None) };
+        let is_kept = !self.hooks.one_time.get() && self.kept.keep(raw, sql);
+        let names_reserved =
+            self.hooks.profile == Profile::Tenant && self.hooks.alters.get() && guard::mentions_reserved(sql);
+        let statement = Statement::new(raw, self, is_kept);
+        if names_reserved {
+            let message = "not authorized: that name is reserved".to_owned();
+            return Err(SqliteError { code: ffi::SQLITE_AUTH, message });
+        }
+        Ok(Some(statement))
+    }
+
+    fn compile(&mut self, sql: &str) -> Result<Option<NonNull<ffi::sqlite3_stmt>>> {
         let mut raw = std::ptr::null_mut();
         let bytes = c_int::try_from(sql.len()).unwrap_or(c_int::MAX);
         // SAFETY: `sql` is valid for `bytes` bytes and `raw` is a valid place; the end of the text is not asked for.
@@ -294,21 +311,14 @@ impl Connection {
             )
         };
         self.check(code)?;
-        let reserved =
-            self.hooks.profile == Profile::Tenant && self.hooks.alters.get() && guard::mentions_reserved(sql);
-        let statement = NonNull::new(raw).map(|raw| Statement { raw, connection: self });
-        if reserved {
-            let message = "not authorized: that name is reserved".to_owned();
-            return Err(SqliteError { code: ffi::SQLITE_AUTH, message });
-        }
-        Ok(statement)
+        Ok(NonNull::new(raw))
     }
 
-    fn check(&self, code: c_int) -> Result<()> {
+    pub(super) fn check(&self, code: c_int) -> Result<()> {
         if code == ffi::SQLITE_OK { Ok(()) } else { Err(self.error(code)) }
     }
 
-    fn error(&self, code: c_int) -> SqliteError {
+    pub(super) fn error(&self, code: c_int) -> SqliteError {
         // SAFETY: the connection is open; the text is NUL-terminated and copied before any other call.
         let message = unsafe { CStr::from_ptr(ffi::sqlite3_errmsg(self.raw.as_ptr())) };
         let mut message = message.to_string_lossy().into_owned();
@@ -323,151 +333,9 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // SAFETY: statements borrow the connection, so none is left; it is closed once. `close_v2` cannot fail.
+        self.kept.clear();
+        // SAFETY: statements borrow the connection and the kept ones are gone, so none is left; it is closed once.
+        // `close_v2` cannot fail.
         unsafe { ffi::sqlite3_close_v2(self.raw.as_ptr()) };
     }
-}
-
-/// A compiled statement.
-pub(super) struct Statement<'c> {
-    raw: NonNull<ffi::sqlite3_stmt>,
-    connection: &'c mut Connection,
-}
-
-/// What a step of a statement came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
-    Row,
-    Done,
-}
-
-impl Statement<'_> {
-    /// Whether it leaves the database file as it is.
-    pub(super) fn is_readonly(&self) -> bool {
-        // SAFETY: the statement is live.
-        let says_so = unsafe { ffi::sqlite3_stmt_readonly(self.raw.as_ptr()) != 0 };
-        says_so && !self.connection.hooks.writes_unsaid.get()
-    }
-
-    /// Binds `values` to the parameters 1, 2, … in order.
-    pub(super) fn bind(&mut self, values: &[Value]) -> Result<()> {
-        // SAFETY: the statement is live.
-        let expected = unsafe { ffi::sqlite3_bind_parameter_count(self.raw.as_ptr()) };
-        if usize::try_from(expected) != Ok(values.len()) {
-            let message = format!("the statement takes {expected} parameters, {} were given", values.len());
-            return Err(SqliteError { code: ffi::SQLITE_RANGE, message });
-        }
-        for (index, value) in (1..).zip(values) {
-            let code = self.bind_one(index, value);
-            self.connection.check(code)?;
-        }
-        Ok(())
-    }
-
-    fn bind_one(&mut self, index: c_int, value: &Value) -> c_int {
-        let raw = self.raw.as_ptr();
-        let encoding = u8::try_from(ffi::SQLITE_UTF8).unwrap_or(1);
-        // SAFETY: the statement is live; SQLite copies text and blobs (TRANSIENT) from memory that is valid for the
-        // given length during the call. An empty slice has a non-null pointer, so that an empty blob is not NULL.
-        unsafe {
-            match value {
-                Value::Null => ffi::sqlite3_bind_null(raw, index),
-                Value::Integer(number) => ffi::sqlite3_bind_int64(raw, index, *number),
-                Value::Real(number) => ffi::sqlite3_bind_double(raw, index, *number),
-                Value::Text(text) => ffi::sqlite3_bind_text64(
-                    raw,
-                    index,
-                    text.as_ptr().cast::<c_char>(),
-                    text.len() as u64,
-                    ffi::SQLITE_TRANSIENT(),
-                    encoding,
-                ),
-                Value::Blob(bytes) => ffi::sqlite3_bind_blob64(
-                    raw,
-                    index,
-                    bytes.as_ptr().cast::<c_void>(),
-                    bytes.len() as u64,
-                    ffi::SQLITE_TRANSIENT(),
-                ),
-            }
-        }
-    }
-
-    /// Runs to the next row or to the end.
-    pub(super) fn step(&mut self) -> Result<Step> {
-        // SAFETY: the statement is live.
-        match unsafe { ffi::sqlite3_step(self.raw.as_ptr()) } {
-            ffi::SQLITE_ROW => Ok(Step::Row),
-            ffi::SQLITE_DONE => Ok(Step::Done),
-            code => Err(self.connection.error(code)),
-        }
-    }
-
-    /// Names of the result columns.
-    pub(super) fn columns(&self) -> Vec<String> {
-        (0..self.column_count())
-            .map(|index| {
-                // SAFETY: `index` is in range; the name is NUL-terminated (or null when memory is out) and copied.
-                unsafe {
-                    let name = ffi::sqlite3_column_name(self.raw.as_ptr(), index);
-                    if name.is_null() {
-                        String::new()
-                    } else {
-                        CStr::from_ptr(name).to_string_lossy().into_owned()
-                    }
-                }
-            })
-            .collect()
-    }
-
-    fn column_count(&self) -> c_int {
-        // SAFETY: the statement is live.
-        unsafe { ffi::sqlite3_column_count(self.raw.as_ptr()) }
-    }
-
-    /// The values of the current row. Text that is not UTF-8 is repaired with U+FFFD.
-    pub(super) fn row(&self) -> Vec<Value> {
-        (0..self.column_count()).map(|index| self.value(index)).collect()
-    }
-
-    fn value(&self, index: c_int) -> Value {
-        let raw = self.raw.as_ptr();
-        // SAFETY: the statement stands on a row and `index` is in range; pointer and length are asked for in the
-        // documented order (pointer first) and the bytes are copied before any other call.
-        unsafe {
-            match ffi::sqlite3_column_type(raw, index) {
-                ffi::SQLITE_INTEGER => Value::Integer(ffi::sqlite3_column_int64(raw, index)),
-                ffi::SQLITE_FLOAT => Value::Real(ffi::sqlite3_column_double(raw, index)),
-                ffi::SQLITE_TEXT => {
-                    let text = ffi::sqlite3_column_text(raw, index);
-                    let bytes = copy(text, ffi::sqlite3_column_bytes(raw, index));
-                    Value::Text(
-                        String::from_utf8(bytes)
-                            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
-                    )
-                }
-                ffi::SQLITE_BLOB => {
-                    let blob = ffi::sqlite3_column_blob(raw, index).cast::<u8>();
-                    Value::Blob(copy(blob, ffi::sqlite3_column_bytes(raw, index)))
-                }
-                _ => Value::Null,
-            }
-        }
-    }
-}
-
-impl Drop for Statement<'_> {
-    fn drop(&mut self) {
-        // SAFETY: the statement is finalised once; the code repeats the error of the last step and is known already.
-        unsafe { ffi::sqlite3_finalize(self.raw.as_ptr()) };
-    }
-}
-
-/// Copies `length` bytes from `start`.
-///
-/// # Safety
-/// `start` is null or valid for `length` bytes.
-unsafe fn copy(start: *const u8, length: c_int) -> Vec<u8> {
-    // SAFETY: the caller's promise.
-    unsafe { view(start, length, PhantomData) }.to_vec()
 }

@@ -35,7 +35,8 @@ use crate::tenant::Tenants;
 /// How long the last steps of a shutdown may take: rolling back, copying WALs, closing.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(4);
 
-/// Sessions beside the tenants': the control data's, and one for each database that is being made.
+/// Sessions beside the tenants': the control data's. The others are room in the queue for commands to it whose requests
+/// were given up.
 const CONTROL_SESSIONS: u32 = 256;
 
 /// Runs a node until it is told to stop. What goes wrong before logging starts is said on stderr.
@@ -189,6 +190,8 @@ impl Rooms {
         make_private_folder(&artifacts)?;
         let artifacts = Artifacts::new(artifacts, keys.artifacts);
         let compiler = std::env::current_exe()?;
+        let tenants =
+            Tenants::new(config.data.join("tenants"), database, config.tenants.clone(), store.clone());
         Ok(Self {
             directory: Arc::new(Directory::new(store.clone(), variables.clone())),
             store,
@@ -199,7 +202,7 @@ impl Rooms {
                 config.turn_wait_max,
             )),
             catalog: Arc::new(Catalog::new(artifacts, sandbox.clone(), compiler)),
-            tenants: Tenants::new(config.data.join("tenants"), database, config.tenants.clone()),
+            tenants,
             sandbox,
             metrics: Arc::default(),
         })

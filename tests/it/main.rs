@@ -26,6 +26,7 @@ mod database;
 mod dev;
 mod disk;
 mod drain;
+mod first_use;
 mod guard;
 mod headers;
 mod hosts;

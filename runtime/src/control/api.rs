@@ -34,7 +34,7 @@ use crate::name::{FunctionName, Id, TenantName, VariableName};
 use crate::request_id::{self, RequestId};
 use crate::routing::BaseDomain;
 use crate::telemetry::{RequestContext, in_current_request};
-use crate::tenant::{DatabaseKey, Quarantine, Recovery, State as TenantState, Tenants};
+use crate::tenant::{DatabaseKey, Made, Quarantine, Recovery, State as TenantState, Tenants};
 
 /// How long a JSON body may take to arrive.
 const JSON_TIME_MAX: Duration = Duration::from_secs(10);
@@ -210,19 +210,7 @@ async fn create(State(state): Shared, request: Request) -> Answer<Response> {
     }
     let new_id = || Id::random().map_err(|error| ApiError::Internal(error.to_string()));
     let key = DatabaseKey { tenant: new_id()?, environment: new_id()?, generation: 1 };
-    state.tenants.create(&key).await?;
-    let row = match state.store.create_tenant(&name, &key).await {
-        Ok(row) => row,
-        Err(error) => {
-            // Files go only when the control data surely does not name them: another request took the name.
-            if matches!(error, StoreError::TenantExists(_))
-                && let Err(error) = state.tenants.remove(&[key]).await
-            {
-                tracing::warn!(%error, "the database of a tenant that was not created stays behind");
-            }
-            return Err(error.into());
-        }
-    };
+    let row = state.store.create_tenant(&name, &key).await?;
     state.directory.forget(&name);
     tracing::info!(tenant = %name, "tenant created");
     let view =
@@ -261,6 +249,7 @@ async fn show(State(state): Shared, Checked(Path(name)): PathOf<String>) -> Answ
     let functions: Vec<_> = state.store.functions(&row.id).await?.into_iter().map(function).collect();
     let size = state.tenants.size(&key).await;
     let database_state = match state.tenants.state(&key) {
+        TenantState::Closed if state.store.made(&key).await? == Some(false) => "unused",
         TenantState::Closed => "closed",
         TenantState::Leased => "leased",
         TenantState::Parked => "parked",
@@ -375,7 +364,7 @@ async fn sql(
     let (_, row) = find(&state, &tenant).await?;
     let SqlRequest { sql, parameters } = json_body(request).await?;
     let parameters = parameters.into_iter().map(value_of).collect::<Answer<Vec<_>>>()?;
-    let mut lease = state.tenants.lease(production(&state, &row).await?);
+    let mut lease = state.tenants.lease(production(&state, &row).await?, Made::new(false));
     let rows = lease.execute(sql, parameters).await?;
     let cells = |row: Vec<Value>| row.into_iter().map(json_of).collect::<Vec<_>>();
     Ok(Json(json!({

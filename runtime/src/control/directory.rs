@@ -15,13 +15,15 @@ use crate::limits;
 use crate::manifest::Limits;
 use crate::name::{TenantName, VariableName};
 use crate::routing::Address;
-use crate::tenant::DatabaseKey;
+use crate::tenant::{DatabaseKey, Made};
 
 /// What an address stands for.
 #[derive(Debug)]
 pub struct Target {
     /// The database of the tenant's environment.
     pub database: DatabaseKey,
+    /// Whether that is known to have been made.
+    pub made: Made,
     /// The component to run.
     pub component: Digest,
     /// What the operator has set for the function.

@@ -6,6 +6,7 @@
 mod api;
 mod directory;
 mod extract;
+mod register;
 mod reply;
 mod seal;
 mod store;

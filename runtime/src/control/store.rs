@@ -14,14 +14,14 @@ use crate::limits;
 use crate::manifest::FunctionManifest;
 use crate::name::{EnvironmentName, FunctionName, Id, TenantName};
 use crate::routing::Address;
-use crate::tenant::DatabaseKey;
+use crate::tenant::{DatabaseKey, Made};
 
 use super::directory::Target;
 use super::variables::FunctionVariables;
 
 /// The steps that bring the schema from each version to the next; each ends with the version that it makes. The
 /// control data of a newer program, with more of them, is refused.
-const MIGRATIONS: &[&[&str]] = &[TENANTS, VARIABLES, MANIFESTS];
+const MIGRATIONS: &[&[&str]] = &[TENANTS, VARIABLES, MANIFESTS, MADE];
 
 const TENANTS: &[&str] = &[
     "CREATE TABLE tenants (
@@ -55,6 +55,10 @@ const VARIABLES: &[&str] = &[
 ];
 
 const MANIFESTS: &[&str] = &["ALTER TABLE versions ADD COLUMN manifest TEXT", "PRAGMA user_version = 3"];
+
+/// Earlier programs made a database with its environment.
+const MADE: &[&str] =
+    &["ALTER TABLE environments ADD COLUMN made INTEGER NOT NULL DEFAULT 1", "PRAGMA user_version = 4"];
 
 /// The WAL of the control data is copied when it is larger than this.
 const WAL_BYTES_MAX: u64 = 4 << 20;
@@ -113,7 +117,7 @@ pub struct Store {
 }
 
 pub(super) type Row = Vec<Value>;
-type Result<T> = std::result::Result<T, StoreError>;
+pub(super) type Result<T> = std::result::Result<T, StoreError>;
 
 pub(super) fn text(row: &Row, index: usize) -> Result<&str> {
     row.get(index).and_then(Value::as_text).ok_or(StoreError::Unexpected("text"))
@@ -159,7 +163,7 @@ impl Store {
         }
     }
 
-    /// Adds a tenant with a production environment. Its database file is there already.
+    /// Adds a tenant with a production environment, whose database is made when it is first used.
     pub(super) async fn create_tenant(&self, name: &TenantName, key: &DatabaseKey) -> Result<TenantRow> {
         let environment = EnvironmentName::production();
         let statements = vec![
@@ -168,12 +172,13 @@ impl Store {
                 vec![key.tenant.as_str().into(), name.as_str().into()],
             ),
             (
-                "INSERT INTO environments (id, tenant_id, name, generation) VALUES (?, ?, ?, ?)".to_owned(),
+                "INSERT INTO environments (id, tenant_id, name, generation, made) VALUES (?, ?, ?, ?, 0)"
+                    .to_owned(),
                 vec![
                     key.environment.as_str().into(),
                     key.tenant.as_str().into(),
                     environment.as_str().into(),
-                    Value::Integer(i64::try_from(key.generation).unwrap_or(i64::MAX)),
+                    Value::from(key.generation),
                 ],
             ),
         ];
@@ -257,7 +262,7 @@ impl Store {
                     tenant.as_str().into(),
                     function.as_str().into(),
                     component.as_str().into(),
-                    Value::Integer(i64::try_from(bytes).unwrap_or(i64::MAX)),
+                    Value::from(bytes),
                     manifest.map_or(Value::Null, Value::Text),
                 ],
             ),
@@ -273,7 +278,7 @@ impl Store {
 
     /// What an address stands for. The outer `None`: no such tenant or environment; the inner one: no such function.
     pub(super) async fn resolve(&self, address: &Address) -> Result<Option<Option<Target>>> {
-        let sql = "SELECT t.id, e.id, e.generation, v.component, v.manifest
+        let sql = "SELECT t.id, e.id, e.generation, v.component, v.manifest, e.made
                    FROM tenants t
                    JOIN environments e ON e.tenant_id = t.id AND e.name = ?2
                    LEFT JOIN active_versions a ON a.environment_id = e.id AND a.function = ?3
@@ -293,7 +298,8 @@ impl Store {
         let component = Digest::parse(text(row, 3)?).ok_or(StoreError::Unexpected("component"))?;
         let limits = manifest(row, 4)?.unwrap_or_default().limits;
         let variables = FunctionVariables::new(address.function.clone());
-        Ok(Some(Some(Target { database, component, limits, variables })))
+        let made = Made::new(integer(row, 5)? != 0);
+        Ok(Some(Some(Target { database, made, component, limits, variables })))
     }
 
     pub(super) async fn query(&self, sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>> {

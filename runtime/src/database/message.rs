@@ -36,6 +36,13 @@ impl From<i64> for Value {
     }
 }
 
+/// A number that is too large for SQLite becomes its largest.
+impl From<u64> for Value {
+    fn from(number: u64) -> Self {
+        Self::Integer(i64::try_from(number).unwrap_or(i64::MAX))
+    }
+}
+
 impl Value {
     /// The text, when it is one.
     #[must_use]
@@ -73,7 +80,7 @@ pub enum Profile {
 /// What a session is asked to do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Command {
-    /// Make a new database file. It must not exist.
+    /// Make a database file, on disk with its name and its folders. One that is there stays as it is.
     Create {
         /// Where.
         path: PathBuf,

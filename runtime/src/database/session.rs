@@ -359,22 +359,21 @@ fn too_large(bytes_max: usize) -> String {
     )
 }
 
-/// Makes a new database file: under another name first, then renamed and synced, so that it is whole or not there.
+/// Makes a database file: under another name first, then renamed and synced, so that it is whole or not there. One that
+/// is there stays as it is, and is synced with its name: whoever made it may not have come so far.
 pub(super) fn create(path: &Path) -> Result<(), DatabaseError> {
-    let io = |error: std::io::Error| DatabaseError::Storage(format!("{}: {error}", path.display()));
+    let io = |error: std::io::Error| on_file(path, &error);
     let folder = path.parent().ok_or_else(|| DatabaseError::Storage("the path has no folder".to_owned()))?;
-    if path.exists() {
-        return Err(DatabaseError::Storage(format!("{} exists already", path.display())));
-    }
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
-    let unfinished = path.with_extension("new");
-    match std::fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
-        Ok(()) | Err(_) => {}
+    if !path.try_exists().map_err(io)? {
+        let unfinished = path.with_extension("new");
+        for leftover in [&unfinished, &wal_of(&unfinished), &beside(&unfinished, "-journal")] {
+            remove(leftover).map_err(io)?;
+        }
+        fill(&unfinished).map_err(|error| on_open(&unfinished, &error))?;
+        std::fs::rename(&unfinished, path).map_err(io)?;
     }
-    fill(&unfinished).map_err(|error| DatabaseError::Storage(at(&unfinished, &error)))?;
     make_wal(path).map_err(io)?;
-    std::fs::rename(&unfinished, path).map_err(io)?;
     // Another database may have been made in a new folder that is not on disk yet: each is synced for each file.
     folder.ancestors().take(FOLDERS_SYNCED).try_for_each(sync).map_err(io)
 }
@@ -389,9 +388,21 @@ fn make_wal(database: &Path) -> std::io::Result<()> {
 }
 
 fn wal_of(database: &Path) -> PathBuf {
+    beside(database, "-wal")
+}
+
+fn beside(database: &Path, suffix: &str) -> PathBuf {
     let mut path = database.as_os_str().to_owned();
-    path.push("-wal");
+    path.push(suffix);
     path.into()
+}
+
+/// Removes a file; none is fine.
+fn remove(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Gives the WAL's file room for more than the `used` bytes, and tells its length. A file that is shorter has been

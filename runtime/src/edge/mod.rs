@@ -138,7 +138,7 @@ impl Edge {
         let compiled = tokio::time::timeout_at(deadline.into(), self.catalog.load(&target.component))
             .await
             .map_err(|_| GuestFailure::WallTime(limits.wall_time_max))??;
-        let lease = self.tenants.lease(target.database.clone());
+        let lease = self.tenants.lease(target.database.clone(), target.made.clone());
         intake::rewrite(&mut parts, &route, client, id)?;
         let on_disconnect = on_disconnect(&parts.method);
         let over = OverCap::default();

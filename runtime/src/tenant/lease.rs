@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::writer::{Expired, Writer};
-use super::{DatabaseKey, Session, Shared, Tenant, park};
+use super::{DatabaseKey, Made, Session, Shared, Tenant, making, park};
 use crate::database::{Command, DatabaseError, Executed, Reply, Rows, Value};
 use crate::limits;
 use crate::telemetry::in_current_request;
@@ -21,6 +21,7 @@ type Answer = Result<Reply, DatabaseError>;
 pub struct Lease {
     shared: Arc<Shared>,
     key: DatabaseKey,
+    made: Made,
     held: Option<Held>,
     changes: u64,
     last_insert_rowid: i64,
@@ -45,14 +46,14 @@ struct Held {
 }
 
 impl Lease {
-    pub(super) fn new(shared: Arc<Shared>, key: DatabaseKey) -> Self {
-        Self { shared, key, held: None, changes: 0, last_insert_rowid: 0, lost_transaction: false }
+    pub(super) fn new(shared: Arc<Shared>, key: DatabaseKey, made: Made) -> Self {
+        Self { shared, key, made, held: None, changes: 0, last_insert_rowid: 0, lost_transaction: false }
     }
 
-    /// Opens the database, or joins the session that the lease already has.
+    /// Opens the database, which is made when it has never been opened, or joins the session that the lease has.
     ///
     /// # Errors
-    /// When the file cannot be opened, or is in quarantine.
+    /// When the file cannot be made or opened, or is in quarantine.
     pub async fn open(&mut self) -> Result<(), DatabaseError> {
         self.shared.quarantines.check(&self.key)?;
         if self.held.as_ref().is_some_and(|held| held.is_open) {
@@ -67,6 +68,9 @@ impl Lease {
         if let Some(session) = tenant.take_idle() {
             self.held = Some(Held::new(tenant, session, turn, true));
             return Ok(());
+        }
+        if !self.made.is_known() {
+            making::make_once(&tenant, &self.made).await?;
         }
         let session = tenant.new_session().await?;
         let held = self.held.insert(Held::new(tenant, session, turn, false));

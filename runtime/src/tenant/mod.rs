@@ -13,6 +13,8 @@
 //!    └─────────────── Quarantined ◀───────────────────── any other
 //! ```
 //!
+//! A database is made when it is first opened ([`making`]). Until then there is no file.
+//!
 //! The states are where a tenant's sessions are: nowhere ([`State::Closed`]), with leases, in the parking lot, or
 //! with the evictor. A session that is closed because memory is short leaves a small WAL as it is; it is copied when
 //! the tenant has rested. A [`Lease`] owns one session; dropping it rolls back what is open and parks the session. One
@@ -26,6 +28,7 @@
 mod deferred;
 mod files;
 mod lease;
+mod making;
 mod park;
 mod quarantine;
 mod writer;
@@ -39,6 +42,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use lease::Lease;
+pub use making::{Asking, Made, Register, RegisterError};
 pub use quarantine::{Quarantine, Recovery};
 
 use crate::database::{Command, Database, DatabaseError, Profile, Reply, SessionId};
@@ -112,6 +116,7 @@ struct Shared {
     lot: ParkingLot,
     deferred: Deferred,
     quarantines: Quarantines,
+    register: Arc<dyn Register>,
     /// One permit for each session that may be open on the node.
     handles: Arc<Semaphore>,
 }
@@ -125,6 +130,8 @@ struct Tenant {
     /// One permit for each session that is open or about to be; whoever holds all is alone with the files.
     sessions: Arc<Semaphore>,
     writer: Arc<Semaphore>,
+    /// Held while the files are made, or removed for good.
+    making: Arc<tokio::sync::Mutex<()>>,
     idle: Mutex<Vec<Session>>,
     /// Whether the WAL may hold something that the database file does not.
     wal_is_dirty: AtomicBool,
@@ -150,7 +157,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Tenants {
     /// The tenants whose files lie under `folder`. Starts the evictor on the current tokio runtime.
     #[must_use]
-    pub fn new(folder: PathBuf, database: Database, policy: TenantPolicy) -> Self {
+    pub fn new(
+        folder: PathBuf,
+        database: Database,
+        policy: TenantPolicy,
+        register: Arc<dyn Register>,
+    ) -> Self {
         let handles = Arc::new(Semaphore::new(policy.sessions_max as usize));
         let lot = ParkingLot::new(policy.park_time_max, policy.park_memory_bytes_max);
         let deferred = Deferred::new(policy.rest_time());
@@ -162,6 +174,7 @@ impl Tenants {
             lot,
             deferred,
             quarantines: Quarantines::default(),
+            register,
             handles,
         });
         park::start_evictor(&shared);
@@ -169,23 +182,10 @@ impl Tenants {
         Self(shared)
     }
 
-    /// The right to use a database for one request. Nothing is opened until it is used.
+    /// The right to use a database for one request. Nothing is made or opened until it is used.
     #[must_use]
-    pub fn lease(&self, key: DatabaseKey) -> Lease {
-        Lease::new(self.0.clone(), key)
-    }
-
-    /// Makes an empty database. The file and its folders are on disk when this returns.
-    ///
-    /// # Errors
-    /// When the files cannot be written, or the database exists.
-    pub async fn create(&self, key: &DatabaseKey) -> Result<(), DatabaseError> {
-        let database = &self.0.database;
-        let session = database.new_session();
-        let answer = database.call(session, Command::Create { path: self.0.path(key) }).await;
-        // Closing a session that made a file frees its number, nothing else.
-        let _ = database.call(session, Command::Close).await;
-        answer.map(|_| ())
+    pub fn lease(&self, key: DatabaseKey, made: Made) -> Lease {
+        Lease::new(self.0.clone(), key, made)
     }
 
     /// Closes what is parked of a tenant and removes its files. The caller has made sure that no new lease comes.
@@ -193,12 +193,14 @@ impl Tenants {
     /// # Errors
     /// When the files cannot be removed.
     pub async fn remove(&self, keys: &[DatabaseKey]) -> std::io::Result<()> {
+        let mut alone = Vec::with_capacity(keys.len());
         for key in keys {
             let tenant = lock(&self.0.present).get(key).and_then(Weak::upgrade);
             if let Some(tenant) = tenant {
                 park::close_idle(&tenant, Closing::Rested).await;
                 // What waits for its copy has no file to be copied to any more.
                 tenant.wal_is_dirty.store(false, Ordering::Release);
+                alone.push(tenant.making.clone().lock_owned().await);
             }
         }
         if let Some(key) = keys.first() {
@@ -228,7 +230,8 @@ impl Tenants {
         let folder = self.0.folder.clone();
         let leftovers = tokio::task::spawn_blocking(move || files::leftover_wals(&folder)).await;
         for key in leftovers.unwrap_or_default() {
-            let mut lease = self.lease(key);
+            // Only what has been made is written to.
+            let mut lease = self.lease(key, Made::new(true));
             if lease.open().await.is_ok() {
                 lease.wal_is_dirty();
             }
@@ -326,6 +329,7 @@ impl Shared {
             turns: Arc::new(Semaphore::new(self.policy.sessions_per_tenant as usize)),
             sessions: Arc::new(Semaphore::new(self.policy.sessions_max as usize)),
             writer: Arc::new(Semaphore::new(1)),
+            making: Arc::default(),
             idle: Mutex::default(),
             wal_is_dirty: AtomicBool::new(false),
             wal_bytes: AtomicU64::new(0),

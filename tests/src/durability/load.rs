@@ -18,6 +18,9 @@ use crate::{Builder, TestNode};
 /// Writers of one tenant: one may be killed while it waits for the other.
 const WRITERS_PER_TENANT: usize = 2;
 
+/// The table that a tenant which was used has.
+pub(super) const USED: &str = "used";
+
 /// A row that was sent: its key tells its value.
 pub(super) type Key = String;
 
@@ -59,11 +62,22 @@ pub(super) struct Writes {
     pub singles: Vec<Attempt<Key>>,
 }
 
-/// A tenant was made, or deleted.
+/// What became of a tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is there, and nobody has used its database.
+    Made,
+    /// Its database has been written to for the first time.
+    Used,
+    /// It is not there.
+    Gone,
+}
+
+/// A step in the life of a tenant.
 #[derive(Debug)]
 pub(super) struct TenantChange {
     pub name: String,
-    pub is_there: bool,
+    pub fate: Fate,
 }
 
 /// What was asked of the admin API, in order.
@@ -89,7 +103,7 @@ pub struct Tally {
     pub unanswered: u64,
     /// Those of them that were found, whole.
     pub unanswered_found: u64,
-    /// Acknowledged deploys, and tenants made and deleted.
+    /// Acknowledged deploys, and tenants made, used and deleted.
     pub control: u64,
 }
 
@@ -207,10 +221,10 @@ fn carried_out(answer: Response) -> Result<()> {
     Ok(())
 }
 
-/// Deploys, makes tenants and deletes them, one after the other.
+/// Deploys, makes tenants, uses and deletes them, one after the other.
 fn control(doors: &Doors, oracle: &Oracle, round: u32, stop: &AtomicBool) -> Result<Control> {
     let mut control = Control::default();
-    for n in 0.. {
+    for n in 0_u64.. {
         if stop.load(Ordering::Relaxed) {
             break;
         }
@@ -223,26 +237,31 @@ fn control(doors: &Doors, oracle: &Oracle, round: u32, stop: &AtomicBool) -> Res
         control.deploys.push(Attempt::acknowledged_now(next));
         answer.expect(200)?;
 
-        let name = format!("made-{round}-{n}");
-        let body = json!({ "name": name }).to_string();
-        let made = TenantChange { name: name.clone(), is_there: true };
-        let Ok(answer) = doors.admin("POST", "/v1/tenants", "application/json", body.as_bytes()) else {
-            control.tenants.push(Attempt::unanswered(made));
+        if !live(doors, &format!("made-{round}-{n}"), n, &mut control.tenants)? {
             break;
-        };
-        control.tenants.push(Attempt::acknowledged_now(made));
-        answer.expect(201)?;
-        if n % 2 == 0 {
-            continue;
         }
-        let path = format!("/v1/tenants/{name}");
-        let deleted = TenantChange { name, is_there: false };
-        let Ok(answer) = doors.admin("DELETE", &path, "application/json", b"") else {
-            control.tenants.push(Attempt::unanswered(deleted));
-            break;
-        };
-        control.tenants.push(Attempt::acknowledged_now(deleted));
-        answer.expect(204)?;
     }
     Ok(control)
+}
+
+/// The life of a tenant: it is made, then perhaps used, then perhaps deleted. Tells whether all of it was answered.
+fn live(doors: &Doors, name: &str, n: u64, seen: &mut Vec<Attempt<TenantChange>>) -> Result<bool> {
+    let path = format!("/v1/tenants/{name}");
+    let made = json!({ "name": name }).to_string();
+    let used = json!({ "sql": format!("CREATE TABLE {USED} (a)") }).to_string();
+    let steps = [
+        (true, Fate::Made, "POST", "/v1/tenants", made, 201),
+        (!n.is_multiple_of(3), Fate::Used, "POST", &format!("{path}/sql"), used, 200),
+        (n % 2 == 1, Fate::Gone, "DELETE", &path, String::new(), 204),
+    ];
+    for (_, fate, method, path, body, status) in steps.into_iter().filter(|(is_taken, ..)| *is_taken) {
+        let change = TenantChange { name: name.to_owned(), fate };
+        let Ok(answer) = doors.admin(method, path, "application/json", body.as_bytes()) else {
+            seen.push(Attempt::unanswered(change));
+            return Ok(false);
+        };
+        seen.push(Attempt::acknowledged_now(change));
+        answer.expect(status)?;
+    }
+    Ok(true)
 }

@@ -6,7 +6,7 @@ use std::fs;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::load::{Attempt, Control, Key, Moment, Seen, Tally, TenantChange, Writes, value_of};
+use super::load::{Attempt, Control, Fate, Key, Moment, Seen, Tally, TenantChange, USED, Writes, value_of};
 use crate::{Tenant, TestNode, guest};
 
 /// Tenants that are written to. More of them than the parking lot has room for.
@@ -172,29 +172,35 @@ fn deployed(node: &TestNode, control: &Control, end: Moment, before: Deployed) -
     Ok(found)
 }
 
-/// Whether the tenants that were made are there, whole, and those that were deleted are not.
+/// Whether the tenants that were made are there, whole and with what was written to them, and those that were deleted are
+/// not.
 fn check_tenants(node: &TestNode, changes: &[Attempt<TenantChange>], end: Moment) -> Result<()> {
-    // What is known of each: whether it is there, or nothing when a change is undecided.
-    let mut known: BTreeMap<&str, Option<bool>> = BTreeMap::new();
+    // What may have become of each: what was acknowledged last, or what was asked for after it.
+    let mut possible: BTreeMap<&str, Vec<Fate>> = BTreeMap::new();
     for change in changes {
-        known.insert(&change.what.name, change.is_before(end).then_some(change.what.is_there));
+        let fates = possible.entry(&change.what.name).or_insert_with(|| vec![Fate::Gone]);
+        if change.is_before(end) {
+            fates.clear();
+        }
+        fates.push(change.what.fate);
     }
-    for (name, known) in known {
-        let path = format!("/v1/tenants/{name}");
-        let is_there = match node.admin("GET", &path, b"")?.status {
-            200 => true,
-            404 => false,
-            status => bail!("{name} is there or not, and not {status}"),
-        };
-        ensure!(
-            known.is_none_or(|known| known == is_there),
-            "{name} was to be there: {known:?}; it is: {is_there}"
-        );
-        if is_there {
-            let tenant = Tenant::new(node, name.to_owned());
-            ensure!(tenant.number("SELECT 1")? == 1, "{name} has no database");
-            node.admin("DELETE", &path, b"")?.expect(204)?;
+    for (name, possible) in possible {
+        let found = fate(node, name)?;
+        ensure!(possible.contains(&found), "{name} could be {possible:?}; it is {found:?}");
+        if found != Fate::Gone {
+            node.admin("DELETE", &format!("/v1/tenants/{name}"), b"")?.expect(204)?;
         }
     }
     Ok(())
+}
+
+fn fate(node: &TestNode, name: &str) -> Result<Fate> {
+    match node.admin("GET", &format!("/v1/tenants/{name}"), b"")?.status {
+        404 => return Ok(Fate::Gone),
+        200 => {}
+        status => bail!("{name} is there or not, and not {status}"),
+    }
+    let tenant = Tenant::new(node, name.to_owned());
+    let tables = tenant.number(&format!("SELECT count(*) FROM sqlite_schema WHERE name = '{USED}'"))?;
+    Ok(if tables == 0 { Fate::Made } else { Fate::Used })
 }

@@ -226,12 +226,14 @@ impl Rooms {
 
     fn gauges(&self, connections: u64) -> Gauges {
         let (sandbox, tenants) = (self.sandbox.figures(), self.tenants.figures());
+        let (components_mapped, components_mapped_bytes) = self.catalog.mapped();
         Gauges {
             requests_in_flight: self.admission.in_flight().len() as u64,
             connections,
             instances: sandbox.instances,
             pool_unused_resident_bytes: sandbox.pool_unused_resident_bytes,
-            components_mapped: self.catalog.mapped(),
+            components_mapped,
+            components_mapped_bytes,
             database_sessions: tenants.open,
             database_sessions_parked: tenants.parked,
             database_parked_bytes: tenants.parked_bytes,

@@ -164,9 +164,12 @@ impl Catalog {
         lock(&self.mapped).retain(|_, slot| now.duration_since(*lock(&slot.used)) < idle_max);
     }
 
-    /// Mapped components.
+    /// Mapped components, and their bytes.
     #[must_use]
-    pub fn mapped(&self) -> u64 {
-        lock(&self.mapped).len() as u64
+    pub fn mapped(&self) -> (u64, u64) {
+        let mapped = lock(&self.mapped);
+        let bytes =
+            mapped.values().filter_map(|slot| slot.compiled.get()).map(|compiled| compiled.bytes()).sum();
+        (mapped.len() as u64, bytes)
     }
 }

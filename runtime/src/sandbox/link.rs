@@ -22,7 +22,10 @@ pub enum LinkError {
 }
 
 /// A component that is compiled, mapped and linked: one step from an instance.
-pub struct Compiled(Linked);
+pub struct Compiled {
+    linked: Linked,
+    bytes: u64,
+}
 
 enum Linked {
     P2(p2::Linked),
@@ -51,6 +54,8 @@ impl Runner {
         // SAFETY: the catalog has checked the file's keyed MAC, and keeps it in a folder that is the server's alone.
         let component = unsafe { Component::deserialize_file(&self.engine, path) }
             .map_err(|error| LinkError::Unreadable(format!("{error:#}")))?;
+        let image = component.image_range();
+        let bytes = (image.end.addr() - image.start.addr()) as u64;
         let linked = self
             .linker
             .instantiate_pre(&component)
@@ -59,7 +64,7 @@ impl Runner {
             World::P2 => p2::Linked::new(linked).map(Linked::P2),
             World::P3 => p3::Linked::new(linked).map(Linked::P3),
         };
-        linked.map(Compiled).ok_or_else(|| {
+        linked.map(|linked| Compiled { linked, bytes }).ok_or_else(|| {
             LinkError::Unsupported(
                 "the component exports no handler: neither wasi:http/incoming-handler@0.2 nor \
                  wasi:http/handler@0.3; build it with the dormouse SDK or another toolkit for one of them"
@@ -72,10 +77,16 @@ impl Runner {
 impl Compiled {
     /// The world whose engine runs it.
     pub(super) fn world(&self) -> World {
-        match self.0 {
+        match self.linked {
             Linked::P2(_) => World::P2,
             Linked::P3(_) => World::P3,
         }
+    }
+
+    /// Bytes of its compiled form, as they are mapped. Those in memory can be fewer.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Runs a guest of it to its end.
@@ -85,7 +96,7 @@ impl Compiled {
         request: http::Request<RequestBody>,
         head: Head,
     ) -> wasmtime::Result<()> {
-        match &self.0 {
+        match &self.linked {
             Linked::P2(linked) => linked.call(store, request, head).await,
             Linked::P3(linked) => linked.call(store, request, head).await,
         }

@@ -27,6 +27,8 @@ pub struct Gauges {
     pub pool_unused_resident_bytes: u64,
     /// Mapped components.
     pub components_mapped: u64,
+    /// Bytes of their compiled forms.
+    pub components_mapped_bytes: u64,
     /// Open database sessions of tenants.
     pub database_sessions: u64,
     /// Of these, parked ones.
@@ -74,6 +76,9 @@ impl Default for Metrics {
             g.pool_unused_resident_bytes
         });
         add("components_mapped", "Mapped components", |g| g.components_mapped);
+        add("components_mapped_bytes", "Bytes of the compiled forms of mapped components", |g| {
+            g.components_mapped_bytes
+        });
         add("database_sessions", "Open database sessions of tenants", |g| g.database_sessions);
         add("database_sessions_parked", "Parked database sessions", |g| g.database_sessions_parked);
         add("database_parked_bytes", "Memory of parked database sessions", |g| g.database_parked_bytes);

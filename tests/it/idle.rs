@@ -19,7 +19,7 @@ const CLIENTS: usize = 8;
 const GAIN_BYTES_MAX: f64 = 10e6;
 
 /// Does something for every tenant, by several clients at once.
-fn for_each(tenants: usize, work: impl Fn(&str) -> Result<()> + Sync) -> Result<()> {
+pub(crate) fn for_each(tenants: usize, work: impl Fn(&str) -> Result<()> + Sync) -> Result<()> {
     let next = AtomicUsize::new(0);
     let client = || -> Result<()> {
         loop {
@@ -36,12 +36,17 @@ fn for_each(tenants: usize, work: impl Fn(&str) -> Result<()> + Sync) -> Result<
     })
 }
 
+/// How many tenants a test has: what `DORMOUSE_TEST_TENANTS` says, or else its own number.
+pub(crate) fn tenants_of(test: usize) -> Result<usize> {
+    match std::env::var("DORMOUSE_TEST_TENANTS") {
+        Ok(number) => number.parse().context("DORMOUSE_TEST_TENANTS is no number"),
+        Err(_) => Ok(test),
+    }
+}
+
 #[test]
 fn tenants_that_were_hit_once_cost_nothing() -> Result<()> {
-    let tenants = match std::env::var("DORMOUSE_TEST_TENANTS") {
-        Ok(number) => number.parse().context("DORMOUSE_TEST_TENANTS is no number")?,
-        Err(_) => TENANTS,
-    };
+    let tenants = tenants_of(TENANTS)?;
     let mut node = TestNode::builder().flag("--component-park-time-max-ms", 500).start()?;
     let component = std::fs::read(guest("guestbook")?)?;
     for_each(tenants, |tenant| {
@@ -58,10 +63,15 @@ fn tenants_that_were_hit_once_cost_nothing() -> Result<()> {
         Ok(())
     })?;
     for metric in [
+        "dormouse_requests_in_flight",
         "dormouse_instances",
         "dormouse_database_sessions",
+        "dormouse_database_sessions_parked",
+        "dormouse_database_parked_bytes",
         "dormouse_tenants_present",
         "dormouse_components_mapped",
+        "dormouse_components_mapped_bytes",
+        "dormouse_routes_remembered",
     ] {
         node.wait_for_metric(metric, 0.0)?;
     }

@@ -36,6 +36,7 @@ mod inbox;
 mod kept_statements;
 mod logs;
 mod manifest;
+mod many_tenants;
 mod origin;
 mod packaging;
 mod parking;

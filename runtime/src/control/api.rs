@@ -1,5 +1,6 @@
 //! The admin door: a versioned JSON API behind a bearer token, and the three pages that need none.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -196,8 +197,8 @@ struct TenantView {
 }
 
 impl TenantView {
-    fn of(row: TenantRow, tenants: &Tenants) -> Self {
-        let quarantined = tenants.has_quarantined(&row.id);
+    fn of(row: TenantRow, quarantined: &HashSet<Id>) -> Self {
+        let quarantined = quarantined.contains(&row.id);
         Self { name: row.name, id: row.id.as_str().to_owned(), created_at: row.created_at, quarantined }
     }
 }
@@ -205,13 +206,9 @@ impl TenantView {
 async fn create(State(state): Shared, request: Request) -> Answer<Response> {
     let NewTenant { name } = json_body(request).await?;
     let name: TenantName = name.parse()?;
-    if state.store.tenant(&name).await?.is_some() {
-        return Err(StoreError::TenantExists(name).into());
-    }
     let new_id = || Id::random().map_err(|error| ApiError::Internal(error.to_string()));
     let key = DatabaseKey { tenant: new_id()?, environment: new_id()?, generation: 1 };
     let row = state.store.create_tenant(&name, &key).await?;
-    state.directory.forget(&name);
     tracing::info!(tenant = %name, "tenant created");
     let view =
         json!({"name": row.name, "id": row.id.as_str(), "created_at": row.created_at, "functions": []});
@@ -222,7 +219,8 @@ async fn list(State(state): Shared, Checked(Query(page)): QueryOf<Page>) -> Answ
     let limit = page.limit.unwrap_or(100).clamp(1, 1_000);
     let rows = state.store.tenants(&page.after, limit).await?;
     let next = rows.last().filter(|_| rows.len() == limit as usize).map(|row| row.name.clone());
-    let tenants: Vec<_> = rows.into_iter().map(|row| TenantView::of(row, &state.tenants)).collect();
+    let quarantined = state.tenants.quarantined();
+    let tenants: Vec<_> = rows.into_iter().map(|row| TenantView::of(row, &quarantined)).collect();
     Ok(Json(json!({"tenants": tenants, "next": next})))
 }
 

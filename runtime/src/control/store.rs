@@ -1,15 +1,16 @@
 //! The control data: which tenants there are, and what each of their functions runs.
 //!
-//! It is a database of its own, with its schema's version in `user_version`. Each change is one transaction, on disk
-//! before it is answered.
+//! It is a database of its own, with its schema's version in `user_version`. Each change is carried out whole or not at
+//! all, and is on disk before it is answered. Changes that wait while another is written share the next transaction.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::PoisonError;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 
 use crate::catalog::Digest;
-use crate::database::{Command, Database, DatabaseError, Profile, Reply, SessionId, Value};
+use crate::database::{Change, Command, Database, DatabaseError, Profile, Reply, SessionId, Value};
 use crate::limits;
 use crate::manifest::FunctionManifest;
 use crate::name::{EnvironmentName, FunctionName, Id, TenantName};
@@ -21,7 +22,7 @@ use super::variables::FunctionVariables;
 
 /// The steps that bring the schema from each version to the next; each ends with the version that it makes. The
 /// control data of a newer program, with more of them, is refused.
-const MIGRATIONS: &[&[&str]] = &[TENANTS, VARIABLES, MANIFESTS, MADE];
+const MIGRATIONS: &[&[&str]] = &[TENANTS, VARIABLES, MANIFESTS, MADE, ACTIVE_BY_VERSION];
 
 const TENANTS: &[&str] = &[
     "CREATE TABLE tenants (
@@ -59,6 +60,10 @@ const MANIFESTS: &[&str] = &["ALTER TABLE versions ADD COLUMN manifest TEXT", "P
 /// Earlier programs made a database with its environment.
 const MADE: &[&str] =
     &["ALTER TABLE environments ADD COLUMN made INTEGER NOT NULL DEFAULT 1", "PRAGMA user_version = 4"];
+
+/// Without it each version that goes with its tenant is looked for in all of them.
+const ACTIVE_BY_VERSION: &[&str] =
+    &["CREATE INDEX active_versions_by_version ON active_versions (version_id)", "PRAGMA user_version = 5"];
 
 /// The WAL of the control data is copied when it is larger than this.
 const WAL_BYTES_MAX: u64 = 4 << 20;
@@ -114,6 +119,13 @@ pub struct Store {
     database: Database,
     path: PathBuf,
     session: Mutex<Option<SessionId>>,
+    waiting: std::sync::Mutex<Vec<Waiting>>,
+}
+
+/// A change that has not been carried out, and who waits for it.
+struct Waiting {
+    change: Change,
+    answer: oneshot::Sender<std::result::Result<(), DatabaseError>>,
 }
 
 pub(super) type Row = Vec<Value>;
@@ -142,7 +154,8 @@ impl Store {
             database.call(session, Command::Create { path: path.to_owned() }).await?;
             database.call(session, Command::Close).await?;
         }
-        let store = Self { database, path: path.to_owned(), session: Mutex::new(None) };
+        let (path, session) = (path.to_owned(), Mutex::new(None));
+        let store = Self { database, path, session, waiting: std::sync::Mutex::default() };
         let version = store.query("PRAGMA user_version", Vec::new()).await?;
         let found = version.first().map_or(Ok(0), |row| integer(row, 0))?;
         let missing = usize::try_from(found).ok().and_then(|found| MIGRATIONS.get(found..));
@@ -166,10 +179,12 @@ impl Store {
     /// Adds a tenant with a production environment, whose database is made when it is first used.
     pub(super) async fn create_tenant(&self, name: &TenantName, key: &DatabaseKey) -> Result<TenantRow> {
         let environment = EnvironmentName::production();
-        let statements = vec![
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+        let created_at = i64::try_from(now).unwrap_or(i64::MAX);
+        let change = vec![
             (
-                "INSERT INTO tenants (id, name) VALUES (?, ?)".to_owned(),
-                vec![key.tenant.as_str().into(), name.as_str().into()],
+                "INSERT INTO tenants (id, name, created_at) VALUES (?, ?, ?)".to_owned(),
+                vec![key.tenant.as_str().into(), name.as_str().into(), created_at.into()],
             ),
             (
                 "INSERT INTO environments (id, tenant_id, name, generation, made) VALUES (?, ?, ?, ?, 0)"
@@ -182,11 +197,11 @@ impl Store {
                 ],
             ),
         ];
-        if let Err(error) = self.change(statements).await {
+        if let Err(error) = self.change(change).await {
             let taken = self.tenant(name).await?.is_some_and(|row| row.id != key.tenant);
             return Err(if taken { StoreError::TenantExists(name.clone()) } else { error });
         }
-        self.tenant(name).await?.ok_or_else(|| StoreError::NoTenant(name.clone()))
+        Ok(TenantRow { name: name.as_str().to_owned(), id: key.tenant.clone(), created_at })
     }
 
     /// A tenant by its name.
@@ -314,29 +329,61 @@ impl Store {
         };
         match self.call(command).await? {
             Reply::Executed(executed) => Ok(executed.outcome?.rows),
-            Reply::Done | Reply::NeedsWriter { .. } | Reply::Checkpointed { .. } => {
+            Reply::Done | Reply::NeedsWriter { .. } | Reply::Batched { .. } | Reply::Checkpointed { .. } => {
                 Err(StoreError::Unexpected("answer"))
             }
         }
     }
 
-    pub(super) async fn change(&self, statements: Vec<(String, Vec<Value>)>) -> Result<()> {
-        self.call(Command::Batch { statements }).await?;
+    /// Carries out a change, which is on disk then. Whoever gets the session first carries out all that wait for it, so
+    /// this must not be dropped in the middle: others would not hear of theirs.
+    pub(super) async fn change(&self, change: Change) -> Result<()> {
+        let (answer, answered) = oneshot::channel();
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(Waiting { change, answer });
+        let mut session = self.session.lock().await;
+        let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        if !waiting.is_empty() {
+            self.change_all(&mut session, waiting).await;
+        }
+        drop(session);
+        Ok(answered.await.unwrap_or(Err(DatabaseError::Closed))?)
+    }
+
+    async fn change_all(&self, session: &mut Option<SessionId>, waiting: Vec<Waiting>) {
+        let number = waiting.len();
+        let (changes, answers): (Vec<_>, Vec<_>) =
+            waiting.into_iter().map(|waiting| (waiting.change, waiting.answer)).unzip();
+        let outcomes = match self.call_on(session, Command::Batch { changes }).await {
+            Ok(Reply::Batched { outcomes }) => outcomes,
+            Ok(_) => vec![Err(DatabaseError::Closed); number],
+            Err(error) => vec![Err(error); number],
+        };
+        for (answer, outcome) in answers.into_iter().zip(outcomes) {
+            // Whoever asked may be gone.
+            let _ = answer.send(outcome);
+        }
         let wal = tokio::fs::metadata(self.path.with_extension("db-wal")).await;
         if wal.is_ok_and(|wal| wal.len() > WAL_BYTES_MAX)
-            && let Err(error) = self.call(Command::Checkpoint).await
+            && let Err(error) = self.call_on(session, Command::Checkpoint).await
         {
-            // The change itself is on disk.
+            // The changes themselves are on disk.
             tracing::error!(%error, "the write-ahead log of the control data cannot be copied");
         }
-        Ok(())
+    }
+
+    async fn call(&self, command: Command) -> Result<Reply> {
+        let mut session = self.session.lock().await;
+        Ok(self.call_on(&mut session, command).await?)
     }
 
     /// Sends a command on the one session, which is opened when it is not there.
-    async fn call(&self, command: Command) -> Result<Reply> {
-        let mut session = self.session.lock().await;
-        let id = match *session {
-            Some(id) => id,
+    async fn call_on(
+        &self,
+        session: &mut Option<SessionId>,
+        command: Command,
+    ) -> std::result::Result<Reply, DatabaseError> {
+        let id = match session {
+            Some(id) => *id,
             None => {
                 let id = self.database.new_session();
                 let open = Command::Open {
@@ -346,7 +393,7 @@ impl Store {
                 };
                 if let Err(error) = self.database.call(id, open).await {
                     let _ = self.database.call(id, Command::Close).await;
-                    return Err(error.into());
+                    return Err(error);
                 }
                 *session = Some(id);
                 id
@@ -359,7 +406,7 @@ impl Store {
             *session = None;
             let _ = self.database.call(id, Command::Close).await;
         }
-        Ok(answer?)
+        answer
     }
 }
 
@@ -392,7 +439,7 @@ mod tests {
         database.call(session, open).await?;
         let sql = MIGRATIONS.iter().take(steps).copied().flatten().chain(then);
         let statements = sql.map(|sql| ((*sql).to_owned(), Vec::new())).collect();
-        database.call(session, Command::Batch { statements }).await?;
+        database.call(session, Command::Batch { changes: vec![statements] }).await?;
         database.call(session, Command::Close).await?;
         Ok(())
     }

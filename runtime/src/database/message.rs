@@ -77,6 +77,9 @@ pub enum Profile {
     Control,
 }
 
+/// Statements with their values: all of them are carried out, or none.
+pub type Change = Vec<(String, Vec<Value>)>;
+
 /// What a session is asked to do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Command {
@@ -112,10 +115,10 @@ pub enum Command {
         /// long, and the statement must not run outside of it.
         in_transaction: bool,
     },
-    /// Run several statements in one transaction: all of them or none.
+    /// Make several changes in one transaction. One that fails is left out, and the others are made.
     Batch {
-        /// Texts with their values.
-        statements: Vec<(String, Vec<Value>)>,
+        /// The changes.
+        changes: Vec<Change>,
     },
     /// Roll back what is open, because the transaction was held for too long.
     Rollback,
@@ -168,6 +171,11 @@ pub enum Reply {
         sql: String,
         /// Its values.
         parameters: Vec<Value>,
+    },
+    /// The transaction of a batch is on disk.
+    Batched {
+        /// What became of each change.
+        outcomes: Vec<Result<(), DatabaseError>>,
     },
     /// The WAL was copied into the database file.
     Checkpointed {
@@ -237,7 +245,7 @@ mod tests {
                 first_of_lease: false,
                 in_transaction: false,
             },
-            Command::Batch { statements: vec![("SELECT 1".into(), vec![])] },
+            Command::Batch { changes: vec![vec![("SELECT 1".into(), vec![])]] },
             Command::Rollback,
             Command::Reset,
             Command::Checkpoint,

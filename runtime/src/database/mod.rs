@@ -18,6 +18,6 @@ mod sqlite;
 mod statement;
 mod worker;
 
-pub use message::{Command, DatabaseError, Executed, Profile, Reply, Rows, SessionId, Value};
+pub use message::{Change, Command, DatabaseError, Executed, Profile, Reply, Rows, SessionId, Value};
 pub use sqlite::start;
 pub use worker::Database;

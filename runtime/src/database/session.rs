@@ -12,7 +12,7 @@ use libsql::ffi;
 
 use super::callbacks::Stopped;
 use super::memory::Account;
-use super::message::{DatabaseError, Executed, Profile, Reply, Rows, Value};
+use super::message::{Change, DatabaseError, Executed, Profile, Reply, Rows, Value};
 use super::sqlite::{Connection, Purpose, SqliteError};
 use super::statement::{Statement, Step};
 use crate::limits;
@@ -131,23 +131,39 @@ impl Session {
         if lease_changed_nothing { 0 } else { self.connection.changes() }
     }
 
-    pub(super) fn batch(&mut self, statements: &[(String, Vec<Value>)]) -> Result<Reply, DatabaseError> {
-        let run_all = |connection: &mut Connection| {
-            plain(connection, "BEGIN IMMEDIATE")?;
-            for (sql, parameters) in statements {
-                step_through(connection, sql, parameters)?;
-            }
-            plain(connection, "COMMIT")
-        };
+    pub(super) fn batch(&mut self, changes: &[Change]) -> Result<Reply, DatabaseError> {
         self.connection.set_deadline(None);
-        run_all(&mut self.connection).map_err(|error| {
+        let outcomes = self.make_all(changes).map_err(|error| {
             let error = self.explain(error, Duration::MAX);
             match self.rollback() {
                 Ok(()) => error,
                 Err(second) => second,
             }
         })?;
-        Ok(Reply::Done)
+        Ok(Reply::Batched { outcomes })
+    }
+
+    fn make_all(&mut self, changes: &[Change]) -> Result<Vec<Result<(), DatabaseError>>, SqliteError> {
+        plain(&mut self.connection, "BEGIN IMMEDIATE")?;
+        let outcomes = changes.iter().map(|change| self.make(change)).collect::<Result<_, _>>()?;
+        plain(&mut self.connection, "COMMIT")?;
+        Ok(outcomes)
+    }
+
+    /// Makes one change of a transaction, or leaves it out. The outer error is one that ends the transaction.
+    fn make(&mut self, change: &Change) -> Result<Result<(), DatabaseError>, SqliteError> {
+        let connection = &mut self.connection;
+        plain(connection, "SAVEPOINT change")?;
+        let made = change.iter().try_for_each(|(sql, parameters)| step_through(connection, sql, parameters));
+        match made {
+            Ok(()) => plain(connection, "RELEASE change").map(Ok),
+            Err(error) if is_storage(error.primary()) || !connection.in_transaction() => Err(error),
+            Err(error) => {
+                plain(connection, "ROLLBACK TO change")?;
+                plain(connection, "RELEASE change")?;
+                Ok(Err(self.explain(error, Duration::MAX)))
+            }
+        }
     }
 
     pub(super) fn rollback(&mut self) -> Result<(), DatabaseError> {

@@ -191,7 +191,7 @@ fn apply_open(session: &mut Session, command: Command) -> Answer {
             let request = Request { sql, parameters, result_bytes_max, time_max, may_write, in_transaction };
             session.execute(request)
         }
-        Command::Batch { statements } => session.batch(&statements),
+        Command::Batch { changes } => session.batch(&changes),
         Command::Rollback => session.rollback().map(|()| Reply::Done),
         Command::Reset => session.reset().map(|()| Reply::Done),
         Command::Checkpoint => session.checkpoint().map(|complete| Reply::Checkpointed { complete }),

@@ -26,15 +26,15 @@ fn key_of_wal(path: &Path) -> Option<DatabaseKey> {
 }
 
 /// The databases under `folder` whose WAL holds bytes.
-pub(super) fn leftover_wals(folder: &Path) -> Vec<DatabaseKey> {
+pub(super) fn leftover_wals(folder: &Path) -> impl Iterator<Item = DatabaseKey> {
     let children = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten();
     children(folder)
-        .flat_map(|shard| children(&shard.path()))
-        .flat_map(|tenant| children(&tenant.path()))
-        .flat_map(|environment| children(&environment.path()))
-        .filter(|file| file.metadata().is_ok_and(|metadata| metadata.len() > 0))
-        .filter_map(|file| key_of_wal(&file.path()))
-        .collect()
+        .flat_map(move |shard| children(&shard.path()))
+        .flat_map(move |tenant| children(&tenant.path()))
+        .flat_map(move |environment| children(&environment.path()))
+        .filter_map(|file| Some((key_of_wal(&file.path())?, file)))
+        .filter(|(_, file)| file.metadata().is_ok_and(|metadata| metadata.len() > 0))
+        .map(|(key, _)| key)
 }
 
 /// Size of a database's files; a file that is not there has none. Nothing is opened.

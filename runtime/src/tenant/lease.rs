@@ -133,12 +133,15 @@ impl Lease {
                 held.take_writer(&self.shared).await?;
                 match held.try_execute(&self.shared, result_bytes_max, sql, parameters).await? {
                     Reply::Executed(executed) => executed,
-                    Reply::NeedsWriter { .. } | Reply::Done | Reply::Checkpointed { .. } => {
-                        return Err(DatabaseError::Closed);
-                    }
+                    Reply::NeedsWriter { .. }
+                    | Reply::Done
+                    | Reply::Batched { .. }
+                    | Reply::Checkpointed { .. } => return Err(DatabaseError::Closed),
                 }
             }
-            Reply::Done | Reply::Checkpointed { .. } => return Err(DatabaseError::Closed),
+            Reply::Done | Reply::Batched { .. } | Reply::Checkpointed { .. } => {
+                return Err(DatabaseError::Closed);
+            }
         };
         self.changes = executed.changes;
         self.last_insert_rowid = executed.last_insert_rowid;

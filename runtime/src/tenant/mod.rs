@@ -33,13 +33,13 @@ mod park;
 mod quarantine;
 mod writer;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 pub use lease::Lease;
 pub use making::{Asking, Made, Register, RegisterError};
@@ -228,20 +228,24 @@ impl Tenants {
     /// Copies WALs that an earlier process left behind into their databases, off the path of requests.
     pub async fn sweep_leftovers(&self) {
         let folder = self.0.folder.clone();
-        let leftovers = tokio::task::spawn_blocking(move || files::leftover_wals(&folder)).await;
-        for key in leftovers.unwrap_or_default() {
-            // Only what has been made is written to.
-            let mut lease = self.lease(key, Made::new(true));
+        let (found, mut leftovers) = mpsc::channel(limits::EVICTIONS_AT_ONCE);
+        // The walk waits for the copies, so that no list of what is left is ever in memory.
+        tokio::task::spawn_blocking(move || {
+            files::leftover_wals(&folder).try_for_each(|key| found.blocking_send(key))
+        });
+        while let Some(key) = leftovers.recv().await {
+            // Its tenant may have been deleted, by a process that ended before all files were gone: the register knows.
+            let mut lease = self.lease(key, Made::new(false));
             if lease.open().await.is_ok() {
                 lease.wal_is_dirty();
             }
         }
     }
 
-    /// Whether a database of this tenant is in quarantine.
+    /// The tenants that have a database in quarantine.
     #[must_use]
-    pub fn has_quarantined(&self, tenant: &Id) -> bool {
-        self.0.quarantines.hold(tenant)
+    pub fn quarantined(&self) -> HashSet<Id> {
+        self.0.quarantines.tenants()
     }
 
     /// Closes everything that is parked, and waits until nothing is open. Requests have ended before.

@@ -4,7 +4,7 @@
 //! may be built on those: no commit, and no copy of the write-ahead log. So a quarantined database has no sessions, and
 //! what the kernel remembers of its files is dropped. A quarantine is kept in memory only: a new process tries anew.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -52,8 +52,11 @@ impl Quarantines {
         if self.number() == 0 { None } else { lock(&self.kept).get(key).cloned() }
     }
 
-    pub(super) fn hold(&self, tenant: &Id) -> bool {
-        self.number() > 0 && lock(&self.kept).keys().any(|key| key.tenant == *tenant)
+    pub(super) fn tenants(&self) -> HashSet<Id> {
+        if self.number() == 0 {
+            return HashSet::new();
+        }
+        lock(&self.kept).keys().map(|key| key.tenant.clone()).collect()
     }
 
     /// Refuses what would touch a quarantined database.
@@ -166,7 +169,7 @@ async fn check_and_write(tenant: &Arc<Tenant>, session: SessionId) -> Result<(),
         };
         match database.call(session, command).await? {
             Reply::Executed(executed) => Ok(executed.outcome?.rows.into_iter().flatten().next()),
-            Reply::Done | Reply::NeedsWriter { .. } | Reply::Checkpointed { .. } => {
+            Reply::Done | Reply::NeedsWriter { .. } | Reply::Batched { .. } | Reply::Checkpointed { .. } => {
                 Err(DatabaseError::Closed)
             }
         }

@@ -101,7 +101,12 @@ impl Traced {
             // Whatever the node complains of, it is right.
             node.expect_log("");
         }
-        self.oracle.clone().check(&node, &self.seen, end)
+        let checked = self.oracle.clone().check(&node, &self.seen, end);
+        if checked.is_err() {
+            // What was lost says more than what the node makes of it.
+            node.expect_log("");
+        }
+        checked
     }
 }
 

@@ -2,12 +2,13 @@
 //!
 //! This file only wires. `options` says what to run, `fleet` starts the servers (one child process each,
 //! over `process`), `seed` uploads the tenants, `slices` loads them in turn with `load`, `cold` and the
-//! `Memory` of each server complete the picture, `report` writes it down. docs/benchmarks.md explains the
-//! method.
+//! `Memory` of each server complete the picture, `report` writes it down. `curve` is a run of its own.
+//! docs/benchmarks.md explains the method.
 
 mod client;
 mod clock;
 mod cold;
+mod curve;
 mod fleet;
 mod hyper_server;
 mod load;
@@ -59,6 +60,10 @@ async fn until_interrupted(options: Options) -> Result<ExitCode> {
 }
 
 async fn bench(options: &Options) -> Result<()> {
+    if let Some(sizes) = &options.tenants_curve {
+        let scratch = programs::scratch_folder().context("make a scratch folder under target/")?;
+        return curve::run(options, sizes, scratch.path()).await;
+    }
     let generator = load::Generator::find()?;
     let scratch = programs::scratch_folder().context("make a scratch folder under target/")?;
     let machine = machine::describe(scratch.path()).await;

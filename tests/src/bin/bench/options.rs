@@ -42,6 +42,10 @@ pub(crate) struct Options {
     /// Use this component for the webhook instead of building functions/guestbook
     #[arg(long)]
     pub(crate) guestbook: Option<PathBuf>,
+    /// Only this: one node, filled to each of these numbers of tenants [default: 1000,10000,100000]
+    #[arg(long, num_args = 0..=1, require_equals = true, value_delimiter = ',', value_name = "TENANTS")]
+    #[arg(default_missing_value = "1000,10000,100000", conflicts_with_all = ["quick", "slices", "seconds", "tenants"])]
+    pub(crate) tenants_curve: Option<Vec<u64>>,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }

@@ -65,10 +65,14 @@ pub const EPOCH_TICK: Duration = Duration::from_millis(10);
 pub const STACKS_PER_CONCURRENT_GUEST: u32 = 2;
 /// Stack of one guest, host calls included; wasmtime keeps 512 KiB of it for the guest.
 pub const STACK_BYTES: usize = 1 << 20;
-/// Bytes that a freed slot of the pool keeps for its next guest: zeroing the touched ones costs less than unmapping
-/// them. A small guest of rustc's has 1.1 MB, of which it touches a tenth.
+/// What the freed slots of the pools of both worlds may keep together: zeroing the touched pages costs less than
+/// unmapping them. It is shared out among all slots, because each that was ever used keeps its part.
+pub const POOL_IDLE_BYTES_MAX: u64 = 1 << 30;
+/// The least that each guest of each world must have of it, where anything is to be kept.
+pub const POOL_IDLE_BYTES_PER_GUEST_MIN: u64 = 64 << 10;
+/// Most that a freed memory keeps for its next guest. A small guest of rustc's has 1.1 MB, of which it touches a tenth.
 pub const MEMORY_KEPT_BYTES: usize = 2 << 20;
-/// Freed slots that keep anything. The pool's idle memory is at most this many times the bytes kept for each.
+/// Freed memories that are left to the component that had them, as long as there are others.
 pub const WARM_SLOTS_MAX: u32 = 64;
 /// The same for a slot's table.
 pub const TABLE_KEPT_BYTES: usize = 32 << 10;

@@ -182,7 +182,7 @@ impl Rooms {
         let store = Store::open(database.clone(), &config.data.join("control.db")).await?;
         let store = Arc::new(store);
         let variables = Arc::new(Variables::new(store.clone(), keys.variables));
-        let sandbox = Sandbox::new(config.guest, config.concurrency_max).context(
+        let sandbox = Sandbox::new(config.guest, config.pool()).context(
             "the sandbox cannot be made; concurrency_max decides how much address space it reserves",
         )?;
         let sandbox = Arc::new(sandbox);

@@ -50,6 +50,8 @@ fn every_mistake_is_told_at_once_with_its_source() -> Result<()> {
 fn settings_that_contradict_each_other_are_told() -> Result<()> {
     let said = refused(TestNode::builder().flag("--concurrency-max", 2).flag("--tenant-concurrency-max", 3))?;
     ensure!(said.contains("tenant_concurrency_max") && said.contains("--tenant-concurrency-max"), "{said}");
+    let said = refused(TestNode::builder().flag("--pool-idle-bytes-max", 1_000_000))?;
+    ensure!(said.contains("pool_idle_bytes_max") && said.contains("--pool-idle-bytes-max"), "{said}");
     Ok(())
 }
 

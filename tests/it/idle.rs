@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
+use dormouse_tests::client::Response;
 use dormouse_tests::{Stop, TestNode, eventually, guest};
 use serde_json::json;
 
@@ -88,5 +89,36 @@ fn tenants_that_were_hit_once_cost_nothing() -> Result<()> {
     })
     .with_context(|| last.clone())?;
     println!("{tenants} tenants: {last}");
+    Ok(())
+}
+
+#[test]
+fn what_the_pools_keep_stays_within_its_budget() -> Result<()> {
+    const GUESTS: usize = 32;
+    const BUDGET_BYTES: u32 = 8 << 20;
+    let node = TestNode::builder()
+        .flag("--concurrency-max", GUESTS)
+        .flag("--tenant-concurrency-max", GUESTS)
+        .flag("--pool-idle-bytes-max", BUDGET_BYTES)
+        .start()?;
+    let large = json!({ "sql": "SELECT 1", "padding": "x".repeat(1_000_000) });
+    for guest in ["misbehave", "misbehave3"] {
+        let tenant = &node.tenant(guest)?;
+        // All slots are used, then those that come by the memory of large guests.
+        let at_once = |ask: &(dyn Fn() -> Result<Response> + Sync)| {
+            thread::scope(|scope| {
+                let clients: Vec<_> = (0..GUESTS).map(|_| scope.spawn(ask)).collect();
+                clients.into_iter().try_for_each(|client| {
+                    client.join().ok().context("a client failed")??.expect(200)?;
+                    anyhow::Ok(())
+                })
+            })
+        };
+        at_once(&|| tenant.get("/slow?ms=500"))?;
+        at_once(&|| tenant.post("/sql", &large))?;
+    }
+    node.wait_for_metric("dormouse_instances", 0.0)?;
+    let kept = node.metric("dormouse_pool_unused_resident_bytes")?;
+    ensure!(kept > 0.0 && kept <= f64::from(BUDGET_BYTES), "{kept} bytes are kept");
     Ok(())
 }

@@ -16,7 +16,7 @@ pub use sources::{ConfigError, Flags};
 use crate::limits;
 use crate::listener::{ClientIpHeader, Networks, TrustedProxies};
 use crate::routing::BaseDomain;
-use crate::sandbox::GuestLimits;
+use crate::sandbox::{GuestLimits, PoolSize};
 use crate::telemetry::LogFormat;
 use crate::tenant::TenantPolicy;
 
@@ -47,6 +47,8 @@ pub struct Config {
     pub guest: GuestLimits,
     /// Requests that run at the same time.
     pub concurrency_max: u32,
+    /// What the pools of instances may keep in slots that no guest uses, in bytes.
+    pub pool_idle_bytes_max: u64,
     /// Requests of one tenant that run at the same time.
     pub tenant_concurrency_max: u32,
     /// How long a request waits for its turn.
@@ -96,6 +98,7 @@ impl Config {
         let memory_bytes_max = r.at_least("memory_bytes_max", 1 << 20, limits::MEMORY_BYTES_MAX);
         let cpu_time_max = r.milliseconds("cpu_time_max_ms", 1, limits::CPU_TIME_MAX);
         let concurrency_max = r.at_least("concurrency_max", 1, limits::CONCURRENCY_MAX);
+        let pool_idle_bytes_max = r.at_least("pool_idle_bytes_max", 0, limits::POOL_IDLE_BYTES_MAX);
         let tenant_concurrency_max = r.at_least("tenant_concurrency_max", 1, limits::TENANT_CONCURRENCY_MAX);
         let turn_wait_max = r.milliseconds("turn_wait_max_ms", 0, limits::TURN_WAIT_MAX);
         let component_bytes_max = r.at_least("component_bytes_max", 1, limits::COMPONENT_BYTES_MAX);
@@ -121,6 +124,7 @@ impl Config {
                 wall_time_max: wall_time_max?,
             },
             concurrency_max: concurrency_max?,
+            pool_idle_bytes_max: pool_idle_bytes_max?,
             tenant_concurrency_max: tenant_concurrency_max?,
             turn_wait_max: turn_wait_max?,
             component_bytes_max: component_bytes_max?,
@@ -184,6 +188,18 @@ impl Config {
                 ),
             );
         }
+        let pool = self.pool();
+        let least = limits::POOL_IDLE_BYTES_PER_GUEST_MIN;
+        if pool.idle_bytes_max > 0 && pool.idle_bytes_per_guest() < least {
+            reader.mistake(
+                "pool_idle_bytes_max",
+                format!(
+                    "it is shared out among {} guests of each world, and less than {least} bytes for each keep \
+                     nothing that helps; raise it, lower concurrency_max, or set 0 to keep nothing",
+                    pool.guests_max
+                ),
+            );
+        }
         let needed = self.descriptors_needed();
         if needed > descriptors.0 {
             reader.mistake(
@@ -201,6 +217,12 @@ impl Config {
                 format!("{:?} is no filter; use for example info or debug", self.log_level),
             );
         }
+    }
+
+    /// The size of the pools of instances.
+    #[must_use]
+    pub fn pool(&self) -> PoolSize {
+        PoolSize { guests_max: self.concurrency_max, idle_bytes_max: self.pool_idle_bytes_max }
     }
 
     /// Descriptors that the permits of this configuration can come to need: three for each database session (file,

@@ -70,6 +70,8 @@ settings! {
     cpu_time_max_ms,
     /// Requests that run at the same time [default: 512]
     concurrency_max,
+    /// Memory that idle slots of the instance pools may keep, in bytes [default: 1073741824]
+    pool_idle_bytes_max,
     /// Requests of one tenant that run at the same time [default: 64]
     tenant_concurrency_max,
     /// How long a request waits for its turn [default: 1000]

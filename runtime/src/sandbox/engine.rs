@@ -7,8 +7,11 @@ use std::hash::{Hash as _, Hasher as _};
 
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use super::{GuestLimits, World};
+use super::{GuestLimits, PoolSize, World};
 use crate::limits;
+
+/// The pool keeps whole pages.
+const PAGE_BYTES: u64 = 4_096;
 
 /// Settings that the compiled code depends on. Threads, garbage-collected types and exceptions are not even compiled
 /// into this wasmtime.
@@ -28,11 +31,13 @@ fn common(world: World) -> Config {
 }
 
 /// The server's engine for a world: it compiles nothing and keeps a pool of slots.
-pub(super) fn runner(world: World, guest: GuestLimits, concurrency_max: u32) -> anyhow::Result<Engine> {
+pub(super) fn runner(world: World, guest: GuestLimits, size: PoolSize) -> anyhow::Result<Engine> {
+    let concurrency_max = size.guests_max;
     let stacks_per_guest = match world {
         World::P2 => 1,
         World::P3 => limits::STACKS_PER_CONCURRENT_GUEST,
     };
+    let kept = Kept::of_guest(size.idle_bytes_per_guest(), stacks_per_guest);
     // Enough for as many guests as may run, whatever their components are made of: none can use up another's.
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(concurrency_max)
@@ -46,13 +51,36 @@ pub(super) fn runner(world: World, guest: GuestLimits, concurrency_max: u32) -> 
         .max_memory_size(usize::try_from(guest.memory_bytes_max)?)
         .table_elements(limits::TABLE_ELEMENTS_MAX)
         .max_unused_warm_slots(limits::WARM_SLOTS_MAX)
-        .linear_memory_keep_resident(limits::MEMORY_KEPT_BYTES)
-        .table_keep_resident(limits::TABLE_KEPT_BYTES)
-        .async_stack_keep_resident(limits::STACK_KEPT_BYTES)
+        .linear_memory_keep_resident(kept.memory)
+        .table_keep_resident(kept.table)
+        .async_stack_keep_resident(kept.stack)
         .pagemap_scan(Enabled::Auto);
     let mut config = common(world);
     config.enable_compiler(false).allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     Ok(Engine::new(&config)?)
+}
+
+/// Bytes that each freed slot keeps for its next guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Kept {
+    memory: usize,
+    table: usize,
+    stack: usize,
+}
+
+impl Kept {
+    /// Shares out `bytes` among all slots that a guest can have.
+    fn of_guest(bytes: u64, stacks: u32) -> Self {
+        let part = |bytes: u64, slots: u32, most: usize| {
+            let whole_pages = (bytes / u64::from(slots)) & !(PAGE_BYTES - 1);
+            usize::try_from(whole_pages).map_or(most, |bytes| bytes.min(most))
+        };
+        let stack = part(bytes / 4, stacks, limits::STACK_KEPT_BYTES);
+        let table = part(bytes / 16, limits::TABLES_PER_COMPONENT, limits::TABLE_KEPT_BYTES);
+        let taken = stack as u64 * u64::from(stacks) + table as u64 * u64::from(limits::TABLES_PER_COMPONENT);
+        let memory = part(bytes - taken, limits::MEMORIES_PER_COMPONENT, limits::MEMORY_KEPT_BYTES);
+        Self { memory, table, stack }
+    }
 }
 
 /// A component as the engine of its world runs it.
@@ -85,4 +113,23 @@ pub(super) fn compatibility(engine: &Engine) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_never_more_than_there_is() {
+        for bytes in [0, 1, 65_536, 262_144, 1 << 20, 1 << 30] {
+            for stacks in [1, limits::STACKS_PER_CONCURRENT_GUEST] {
+                let kept = Kept::of_guest(bytes, stacks);
+                let all = kept.memory as u64 * u64::from(limits::MEMORIES_PER_COMPONENT)
+                    + kept.table as u64 * u64::from(limits::TABLES_PER_COMPONENT)
+                    + kept.stack as u64 * u64::from(stacks);
+                assert!(all <= bytes, "{kept:?} of {bytes} bytes");
+                assert_eq!(kept.memory > 0, bytes >= 65_536, "{kept:?} of {bytes} bytes");
+            }
+        }
+    }
 }

@@ -8,7 +8,7 @@ use wasmtime::{Engine, Store};
 use super::body::Head;
 use super::engine;
 use super::guest::Guest;
-use super::{GuestLimits, RequestBody, World, p2, p3};
+use super::{GuestLimits, PoolSize, RequestBody, World, p2, p3};
 
 /// Why a component cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -40,8 +40,8 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    pub(super) fn new(world: World, limits: GuestLimits, concurrency_max: u32) -> anyhow::Result<Self> {
-        let engine = engine::runner(world, limits, concurrency_max)?;
+    pub(super) fn new(world: World, limits: GuestLimits, size: PoolSize) -> anyhow::Result<Self> {
+        let engine = engine::runner(world, limits, size)?;
         let linker = match world {
             World::P2 => p2::linker(&engine)?,
             World::P3 => p3::linker(&engine)?,

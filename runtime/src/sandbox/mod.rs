@@ -72,6 +72,23 @@ impl GuestLimits {
     }
 }
 
+/// How large the pools of both worlds are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolSize {
+    /// Guests that run at the same time, all in one world if it comes to that.
+    pub guests_max: u32,
+    /// What both pools may keep in slots that no guest uses, in bytes.
+    pub idle_bytes_max: u64,
+}
+
+impl PoolSize {
+    /// What each guest of each world has of it.
+    #[must_use]
+    pub fn idle_bytes_per_guest(self) -> u64 {
+        self.idle_bytes_max / World::ALL.len() as u64 / u64::from(self.guests_max.max(1))
+    }
+}
+
 /// Why a guest gave no whole response.
 #[derive(Debug, thiserror::Error)]
 pub enum GuestFailure {
@@ -124,13 +141,13 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// For each world an engine whose pool holds `concurrency_max` guests of at most these limits.
+    /// For each world an engine whose pool holds guests of at most these limits.
     ///
     /// # Errors
     /// When the pools' address space cannot be had, or the ticker's thread.
-    pub fn new(limits: GuestLimits, concurrency_max: u32) -> anyhow::Result<Self> {
-        let p2 = Runner::new(World::P2, limits, concurrency_max)?;
-        let p3 = Runner::new(World::P3, limits, concurrency_max)?;
+    pub fn new(limits: GuestLimits, size: PoolSize) -> anyhow::Result<Self> {
+        let p2 = Runner::new(World::P2, limits, size)?;
+        let p3 = Runner::new(World::P3, limits, size)?;
         let ticker = Ticker::start(&[&p2.engine, &p3.engine])?;
         Ok(Self { p2, p3, ticker })
     }

@@ -247,6 +247,7 @@ fn every_promised_metric_is_there() -> Result<()> {
         "dormouse_tenants_present",
         "dormouse_databases_quarantined",
         "dormouse_components_mapped",
+        "dormouse_components_mapped_bytes",
         "dormouse_pool_unused_resident_bytes",
         "dormouse_connections",
     ] {

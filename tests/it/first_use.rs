@@ -79,6 +79,8 @@ fn an_operator_may_be_the_first_to_use_a_database() -> Result<()> {
     node.create_tenant("fresh")?;
     let fresh = named(&node, "fresh");
     is_unused(&fresh)?;
+    let said = cli::run(&node, &["tenant", "show", "fresh"])?.stdout;
+    ensure!(said.contains("unused, it has no file"), "{said}");
     cli::run(&node, &["sql", "fresh", "CREATE TABLE t (a)"])?;
     let said = cli::run(&node, &["sql", "fresh", "SELECT count(*) FROM t"])?.stdout;
     ensure!(said.contains('0'), "{said}");

@@ -171,7 +171,10 @@ fn description(tenant: &Value) -> Vec<String> {
         format!("name      {}", text_of("name")),
         format!("id        {}", text_of("id")),
         format!("created   {}", text::date(number_of("created_at"))),
-        format!("database  {state}, {} and {} of WAL", bytes_of("bytes"), bytes_of("wal_bytes")),
+        match state.as_str() {
+            "unused" => "database  unused, it has no file yet".to_owned(),
+            _ => format!("database  {state}, {} and {} of WAL", bytes_of("bytes"), bytes_of("wal_bytes")),
+        },
     ];
     if let Some(quarantine) = quarantine {
         lines.push(format!("          {}", failure(quarantine)));

@@ -104,7 +104,7 @@ fn first_requests_at_once_make_one_database() -> Result<()> {
             let client = |n: usize| {
                 let (tenant, other, body) = (&tenant, &other, &body);
                 scope.spawn(move || {
-                    let path = if n % 2 == 0 { tenant.path("") } else { other.clone() };
+                    let path = if n.is_multiple_of(2) { tenant.path("") } else { other.clone() };
                     tenant.node.request("POST", &path, &[], body.as_bytes())?.expect(201)
                 })
             };

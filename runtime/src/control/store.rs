@@ -461,8 +461,11 @@ mod tests {
 
         for _ in 0..2 {
             let store = Store::open(database.clone(), &path).await?;
-            let functions = store.functions(&Id::parse(&tenant).ok_or("id")?).await?;
+            let (tenant, environment) = (Id::parse(&tenant), Id::parse(&environment));
+            let key = key(tenant.ok_or("id")?, environment.ok_or("id")?, 1)?;
+            let functions = store.functions(&key.tenant).await?;
             assert_eq!(functions.len(), 1);
+            assert_eq!(store.made(&key).await?, Some(true), "its database is there already");
             assert!(functions.iter().all(|function| function.manifest.is_none()));
             store.close().await;
         }

@@ -387,6 +387,7 @@ pub(super) fn create(path: &Path) -> Result<(), DatabaseError> {
             remove(leftover).map_err(io)?;
         }
         fill(&unfinished).map_err(|error| on_open(&unfinished, &error))?;
+        sync(&unfinished).map_err(io)?;
         std::fs::rename(&unfinished, path).map_err(io)?;
     }
     make_wal(path).map_err(io)?;
@@ -447,8 +448,8 @@ fn ensure_wal(database: &Path) -> std::io::Result<()> {
 /// The folders of an environment, a tenant and a shard, the folder of tenants, and the one that this is in.
 const FOLDERS_SYNCED: usize = 5;
 
-fn sync(folder: &Path) -> std::io::Result<()> {
-    File::open(folder)?.sync_all()
+fn sync(path: &Path) -> std::io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 fn fill(path: &Path) -> Result<(), SqliteError> {
@@ -456,7 +457,8 @@ fn fill(path: &Path) -> Result<(), SqliteError> {
     let mut connection = Connection::open(path, Purpose::Create, Profile::Control, cancelled)?;
     plain(&mut connection, &format!("PRAGMA page_size={}", limits::DATABASE_PAGE_BYTES))?;
     plain(&mut connection, "PRAGMA auto_vacuum=INCREMENTAL")?;
+    // Whoever renames the file syncs it, once.
+    plain(&mut connection, "PRAGMA synchronous=OFF")?;
     plain(&mut connection, "PRAGMA journal_mode=WAL")?;
-    plain(&mut connection, "PRAGMA synchronous=FULL")?;
     plain(&mut connection, &format!("PRAGMA application_id={APPLICATION_ID}"))
 }

@@ -47,7 +47,7 @@ fn what_was_written_before_a_trap_is_kept(guest: &str) -> Result<()> {
     let node = SHIPPED.node()?;
     let tenant = node.tenant(guest)?;
     tenant.get("/write-then-trap")?.expect(502)?;
-    assert_eq!(tenant.sql("SELECT note FROM log")?, json!([["write-then-trap"]]));
+    assert_eq!(tenant.sql("SELECT note FROM log")?, json!([["committed at once"]]));
     Ok(())
 }
 

@@ -24,6 +24,11 @@ pub(crate) fn allocate() -> ! {
     }
 }
 
+/// Takes so much memory and touches it.
+pub(crate) fn take(bytes: u64) -> Vec<u8> {
+    black_box(vec![0xd0_u8; usize::try_from(bytes).unwrap_or(usize::MAX)])
+}
+
 /// Counts its calls in a memory that no other request should see.
 pub(crate) fn count() -> String {
     static CALLS: AtomicU32 = AtomicU32::new(0);

@@ -43,6 +43,11 @@ impl Guest for Misbehave {
                 deeds::trap();
             }
             "/allocate" => deeds::allocate(),
+            "/take" => {
+                let taken = deeds::take(url.number("bytes"));
+                wire::sleep(url.number("ms"));
+                wire::reply(out, 200, "text/plain", taken.len().to_string().as_bytes());
+            }
             "/never" => wire::sleep(60 * 60 * 1000),
             "/no-response" => {}
 
@@ -63,6 +68,11 @@ impl Guest for Misbehave {
             }
 
             "/sql" => reply_json(out, &sql::statements(&wire::read_all(&request))),
+            "/write-and-hold" => {
+                let _open = sql::write();
+                let _unfinished = wire::start(out);
+                wire::sleep(url.number("ms"));
+            }
             "/write-then-trap" => {
                 sql::write();
                 deeds::trap();

@@ -8,12 +8,12 @@ use crate::wire::sleep;
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS log(id INTEGER PRIMARY KEY, note TEXT)";
 const BEGIN: &str = "BEGIN IMMEDIATE";
 
-/// A row that is committed at once.
-pub(crate) fn write() {
-    if let Ok(connection) = Connection::open("default") {
-        run(&connection, CREATE);
-        run(&connection, "INSERT INTO log(note) VALUES ('write-then-trap')");
-    }
+/// A row that is committed at once, and the connection that wrote it.
+pub(crate) fn write() -> Option<Connection> {
+    let connection = Connection::open("default").ok()?;
+    run(&connection, CREATE);
+    run(&connection, "INSERT INTO log(note) VALUES ('committed at once')");
+    Some(connection)
 }
 
 /// A transaction with a row in it, still open, and how each statement went.

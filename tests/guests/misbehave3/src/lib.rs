@@ -50,6 +50,11 @@ impl Guest for Misbehave {
                 deeds::trap();
             }),
             "/allocate" => deeds::allocate(),
+            "/take" => {
+                let taken = deeds::take(url.number("bytes"));
+                sleep(url.number("ms")).await;
+                reply(200, "text/plain", taken.len().to_string().as_bytes())
+            }
             "/never" => {
                 sleep(60 * 60 * 1000).await;
                 reply(200, "text/plain", b"never")
@@ -91,6 +96,14 @@ impl Guest for Misbehave {
 async fn database(path: &str, url: &Url, request: Request) -> Answer {
     match path {
         "/sql" => reply_json(&sql::statements(&wire::read_all(request).await).await),
+        "/write-and-hold" => {
+            let (open, ms) = (sql::write().await, url.number("ms"));
+            stream("text/plain", move |mut sending| async move {
+                let _open = open;
+                sending.write(b"partial").await;
+                sleep(ms).await;
+            })
+        }
         "/write-then-trap" => {
             sql::write().await;
             deeds::trap();

@@ -8,12 +8,12 @@ use crate::wire::sleep;
 pub(crate) const CREATE: &str = "CREATE TABLE IF NOT EXISTS log(id INTEGER PRIMARY KEY, note TEXT)";
 pub(crate) const BEGIN: &str = "BEGIN IMMEDIATE";
 
-/// A row that is committed at once.
-pub(crate) async fn write() {
-    if let Ok(connection) = open_default().await {
-        run(&connection, CREATE).await;
-        run(&connection, "INSERT INTO log(note) VALUES ('write-then-trap')").await;
-    }
+/// A row that is committed at once, and the connection that wrote it.
+pub(crate) async fn write() -> Option<Connection> {
+    let connection = open_default().await.ok()?;
+    run(&connection, CREATE).await;
+    run(&connection, "INSERT INTO log(note) VALUES ('committed at once')").await;
+    Some(connection)
 }
 
 /// A transaction with a row in it, still open, and how each statement went.

@@ -30,6 +30,7 @@ pub mod toolchain;
 
 // The vocabulary that all rooms share.
 pub mod limits;
+pub mod memory;
 pub mod name;
 pub mod problem;
 pub mod request_id;

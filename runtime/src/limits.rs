@@ -34,6 +34,8 @@ pub const WAITERS_PER_TURN: usize = 4;
 
 /// Linear memory of one guest. The figure of Fastly, Akamai and Cloudflare.
 pub const MEMORY_BYTES_MAX: u64 = 128 << 20;
+/// What of a guest's memory is its request's own; what is beyond is charged to the memory that requests share.
+pub const MEMORY_INCLUDED_BYTES: u64 = 2 << 20;
 /// CPU time of one request.
 pub const CPU_TIME_MAX: Duration = Duration::from_secs(1);
 /// Time from a request's arrival to the end of its response.
@@ -50,7 +52,7 @@ pub const TABLES_PER_COMPONENT: u32 = 8;
 pub const HOSTCALL_BYTES_MAX: usize = 16 << 20;
 /// Resource handles (requests, streams, connections) that one guest may hold. wasmtime's default is 1,000,000.
 pub const RESOURCES_MAX: usize = 10_000;
-/// Bytes of a response that the host takes out of a guest of the 0.3 world at once.
+/// Bytes of a response that the host takes out of a guest at once.
 pub const RESPONSE_CHUNK_BYTES_MAX: usize = 64 << 10;
 /// Random bytes that one call may ask for.
 pub const RANDOM_BYTES_MAX: u64 = 1 << 20;
@@ -85,6 +87,8 @@ pub const COMPONENT_BYTES_MAX: u64 = 64 << 20;
 pub const COMPILE_CPU_TIME_MAX: Duration = Duration::from_secs(120);
 /// Address space that compiling one component may take, in its own process.
 pub const COMPILE_BYTES_MAX: u64 = 4 << 30;
+/// Address space for each thread of a compilation: one that has little makes do with one thread.
+pub const COMPILE_THREAD_BYTES: u64 = 128 << 20;
 /// Components that are compiled at the same time.
 pub const COMPILES_MAX: usize = 1;
 /// Mapped components.
@@ -113,6 +117,8 @@ pub const DATABASE_STACK_BYTES: usize = 4 << 20;
 pub const PARK_TIME_MAX: Duration = Duration::from_secs(2);
 /// Memory of all parked handles.
 pub const PARK_MEMORY_BYTES_MAX: u64 = 32 << 20;
+/// What of a session's memory is its request's own; what is beyond is charged to the memory that requests share.
+pub const SESSION_INCLUDED_BYTES: u32 = 256 << 10;
 /// Running time of one SQL statement.
 pub const STATEMENT_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long a request may hold its tenant's write transaction open.

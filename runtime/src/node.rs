@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admission::Admission;
-use crate::catalog::{Artifacts, Catalog};
+use crate::catalog::{Artifacts, Catalog, Compiler};
 use crate::config::{Config, DescriptorLimit, Flags};
 use crate::control::{AdminDoor, AdminState, Directory, Keys, Store, Variables};
 use crate::database::{self, Database};
@@ -28,6 +28,7 @@ use crate::edge::Edge;
 use crate::limits;
 use crate::listener::{Connections, Listener};
 use crate::manifest::{self, Milliseconds};
+use crate::memory::Budget;
 use crate::sandbox::{GuestLimits, Sandbox};
 use crate::telemetry::{self, Gauges, Metrics};
 use crate::tenant::Tenants;
@@ -95,6 +96,7 @@ struct Rooms {
     catalog: Arc<Catalog>,
     tenants: Tenants,
     sandbox: Arc<Sandbox>,
+    memory: Arc<Budget>,
     metrics: Arc<Metrics>,
 }
 
@@ -117,6 +119,7 @@ impl Node {
             variables: rooms.variables.clone(),
             tenants: rooms.tenants.clone(),
             component_bytes_max: config.component_bytes_max,
+            memory: rooms.memory.clone(),
             limits: limits_of(config.guest),
             public_listen: public.local_addr()?.to_string(),
             public_url: config.public_url.clone(),
@@ -175,25 +178,26 @@ impl Node {
 impl Rooms {
     async fn build(config: &Config, keys: &Keys) -> Result<Self> {
         database::start().map_err(anyhow::Error::msg)?;
-        let database = Database::start(
-            config.database_threads,
-            config.tenants.sessions_max.saturating_add(CONTROL_SESSIONS),
-        )?;
+        let plan = config.memory;
+        let memory = Arc::new(Budget::new(plan.shared_bytes, plan.bytes - plan.bytes / 16));
+        let sessions_max = config.tenants.sessions_max.saturating_add(CONTROL_SESSIONS);
+        let database = Database::start(config.database_threads, sessions_max, &memory)?;
         let store = Store::open(database.clone(), &config.data.join("control.db")).await?;
         let store = Arc::new(store);
         let variables = Arc::new(Variables::new(store.clone(), keys.variables));
-        let sandbox = Sandbox::new(config.guest, config.pool()).context(
+        let sandbox = Sandbox::new(config.guest, config.pool(), memory.clone()).context(
             "the sandbox cannot be made; concurrency_max decides how much address space it reserves",
         )?;
         let sandbox = Arc::new(sandbox);
         let artifacts = config.data.join("artifacts");
         make_private_folder(&artifacts)?;
         let artifacts = Artifacts::new(artifacts, keys.artifacts);
-        let compiler = std::env::current_exe()?;
+        let program = std::env::current_exe()?;
+        let compiler = Compiler::new(program, plan.compile_bytes_max, plan.compile_charge, memory.clone());
         let tenants =
             Tenants::new(config.data.join("tenants"), database, config.tenants.clone(), store.clone());
         Ok(Self {
-            directory: Arc::new(Directory::new(store.clone(), variables.clone())),
+            directory: Arc::new(Directory::new(store.clone(), variables.clone(), plan.routes_max)),
             store,
             variables,
             admission: Arc::new(Admission::new(
@@ -201,9 +205,10 @@ impl Rooms {
                 config.tenant_concurrency_max,
                 config.turn_wait_max,
             )),
-            catalog: Arc::new(Catalog::new(artifacts, sandbox.clone(), compiler)),
+            catalog: Arc::new(Catalog::new(artifacts, sandbox.clone(), compiler, plan.components_max)),
             tenants,
             sandbox,
+            memory,
             metrics: Arc::default(),
         })
     }
@@ -215,6 +220,7 @@ impl Rooms {
             catalog: self.catalog.clone(),
             tenants: self.tenants.clone(),
             sandbox: self.sandbox.clone(),
+            memory: self.memory.clone(),
             metrics: self.metrics.clone(),
             base_domain: config.base_domain.clone(),
             proxies: config.proxies.clone(),
@@ -227,6 +233,7 @@ impl Rooms {
     fn gauges(&self, connections: u64) -> Gauges {
         let (sandbox, tenants) = (self.sandbox.figures(), self.tenants.figures());
         let (components_mapped, components_mapped_bytes) = self.catalog.mapped();
+        let memory = self.memory.figures();
         Gauges {
             requests_in_flight: self.admission.in_flight().len() as u64,
             connections,
@@ -240,6 +247,9 @@ impl Rooms {
             tenants_present: tenants.present,
             databases_quarantined: tenants.quarantined,
             routes_remembered: self.directory.remembered(),
+            memory_shared_bytes_max: memory.bytes_max,
+            memory_shared_bytes: memory.used,
+            memory_refusals: memory.refused,
             resident_bytes: telemetry::resident_bytes(),
         }
     }
@@ -294,6 +304,7 @@ async fn keep_house(rooms: Rooms, component_idle_max: Duration) {
         interval.tick().await;
         rooms.catalog.release_idle(component_idle_max);
         rooms.directory.release_idle(component_idle_max);
+        rooms.memory.note_resident(telemetry::resident_bytes());
     }
 }
 

@@ -56,6 +56,20 @@ fn settings_that_contradict_each_other_are_told() -> Result<()> {
 }
 
 #[test]
+fn what_does_not_fit_into_the_memory_is_told_with_the_figures() -> Result<()> {
+    let said = refused(TestNode::builder().flag("--memory", "256MB").flag("--concurrency-max", 2_000))?;
+    for part in ["flag --memory", "256 MB are too little", "2000 requests 800", "lower connections_max"] {
+        ensure!(said.contains(part), "{part} is missing in:\n{said}");
+    }
+    let builder = TestNode::builder().flag("--memory", "256MB").flag("--memory-bytes-max", 1_000_000_000);
+    let said = refused(builder)?;
+    ensure!(said.contains("flag --memory-bytes-max") && said.contains("one guest may have"), "{said}");
+    let said = refused(TestNode::builder().env("DORMOUSE_MEMORY", "a lot"))?;
+    ensure!(said.contains("variable DORMOUSE_MEMORY") && said.contains("256MB"), "{said}");
+    Ok(())
+}
+
+#[test]
 fn a_file_that_is_named_must_be_there_and_be_toml() -> Result<()> {
     let said = refused(TestNode::builder().flag("--config", "/no/such/node.toml"))?;
     ensure!(said.contains("/no/such/node.toml"), "{said}");

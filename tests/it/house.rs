@@ -44,6 +44,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("toolchain", &[]),
     ("manifest", &[]),
     ("limits", &[]),
+    ("memory", &[]),
     ("name", &[]),
     ("problem", &[]),
     ("request_id", &[]),
@@ -51,7 +52,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// What every room may name.
-const VOCABULARY: &[&str] = &["limits", "name", "problem", "request_id", "spelling"];
+const VOCABULARY: &[&str] = &["limits", "memory", "name", "problem", "request_id", "spelling"];
 
 /// A word of the source, and the only places where it may stand.
 const CONFINED: &[(&str, &[&str])] = &[

@@ -10,6 +10,7 @@ mod build;
 pub mod client;
 pub mod durability;
 pub mod faults;
+pub mod group;
 pub mod logs;
 mod node;
 mod tenant;

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::client::{Connection, Headers, Response};
+use crate::group::MemoryGroup;
 use crate::logs::{Line, Logs};
 use crate::{Tenant, binary, eventually, guest};
 
@@ -38,7 +39,7 @@ pub struct Builder {
     flags: Vec<String>,
     environment: Vec<(String, String)>,
     config: Option<String>,
-    descriptors_max: Option<u32>,
+    prelude: Vec<String>,
 }
 
 impl Builder {
@@ -67,7 +68,14 @@ impl Builder {
     /// Lets the process open so many files at most, soft and hard.
     #[must_use]
     pub fn descriptors_max(mut self, number: u32) -> Self {
-        self.descriptors_max = Some(number);
+        self.prelude.push(format!("ulimit -n {number}"));
+        self
+    }
+
+    /// Runs the process, and whatever it starts, in a control group.
+    #[must_use]
+    pub fn in_group(mut self, group: &MemoryGroup) -> Self {
+        self.prelude.push(format!("echo $$ > '{}'", group.members().display()));
         self
     }
 
@@ -76,13 +84,14 @@ impl Builder {
     /// # Errors
     /// When the binary cannot be built.
     pub fn command(&self, data: &Path) -> Result<Command> {
-        let mut command = match self.descriptors_max {
-            None => Command::new(binary()?),
-            Some(number) => {
-                let mut shell = Command::new("sh");
-                shell.args(["-c", &format!("ulimit -n {number} && exec \"$0\" \"$@\"")]).arg(binary()?);
-                shell
-            }
+        let mut command = if self.prelude.is_empty() {
+            Command::new(binary()?)
+        } else {
+            let mut shell = Command::new("sh");
+            shell
+                .args(["-c", &format!("{} && exec \"$0\" \"$@\"", self.prelude.join(" && "))])
+                .arg(binary()?);
+            shell
         };
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(|name| name.starts_with("DORMOUSE_")) {

@@ -1,14 +1,16 @@
 //! Compiling: in a process of its own, with limits on its memory and time, because a component can be made to
 //! compile for ever.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
+use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::process::Command;
 
 use super::CatalogError;
 use crate::limits;
+use crate::memory::{Budget, Charge, Exhausted};
 use crate::sandbox::{self, World};
 
 /// The subcommand of this program that [`compile_in_this_process`] is behind.
@@ -17,50 +19,80 @@ const SUBCOMMAND: &str = "compile-component";
 /// Exit code for input that is no valid component; `EX_DATAERR` of sysexits.h.
 const BAD_COMPONENT: u8 = 65;
 
-/// Compiles `component` to `output` with the program `compiler`, which tells the world that it compiled it for.
-pub(super) async fn compile(compiler: &Path, component: &Path, output: &Path) -> Result<World, CatalogError> {
-    let process = Command::new(compiler)
-        .arg(SUBCOMMAND)
-        .arg(component)
-        .arg(output)
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
-    let wall_time_max = limits::COMPILE_CPU_TIME_MAX * 2;
-    let Ok(done) = tokio::time::timeout(wall_time_max, process.wait_with_output()).await else {
-        return Err(too_costly());
-    };
-    let done = done?;
-    let said = String::from_utf8_lossy(&done.stderr).trim().to_owned();
-    match done.status.code() {
-        Some(0) => World::parse(String::from_utf8_lossy(&done.stdout).trim())
-            .ok_or_else(|| CatalogError::Storage("the compiler named no world".to_owned())),
-        Some(code) if code == i32::from(BAD_COMPONENT) => Err(CatalogError::Unsupported(said)),
-        Some(code) => Err(CatalogError::Storage(format!("the compiler exited with {code}: {said}"))),
-        None => Err(too_costly()),
+/// The program that compiles, and what it may take.
+pub struct Compiler {
+    program: PathBuf,
+    bytes_max: u64,
+    bytes_charged: u64,
+    memory: Arc<Budget>,
+}
+
+impl Compiler {
+    /// `program`, in `bytes_max` of address space. `bytes_charged` of them are charged to `memory` while it runs.
+    #[must_use]
+    pub fn new(program: PathBuf, bytes_max: u64, bytes_charged: u64, memory: Arc<Budget>) -> Self {
+        Self { program, bytes_max, bytes_charged, memory }
+    }
+
+    pub(super) fn charge(&self) -> Result<Charge, Exhausted> {
+        self.memory.charge(self.bytes_charged)
+    }
+
+    /// Compiles `component` to `output`, and tells the world that it is for.
+    pub(super) async fn compile(&self, component: &Path, output: &Path) -> Result<World, CatalogError> {
+        let process = Command::new(&self.program)
+            .arg(SUBCOMMAND)
+            .arg("--bytes-max")
+            .arg(self.bytes_max.to_string())
+            .arg(component)
+            .arg(output)
+            .env_clear()
+            .env("RAYON_NUM_THREADS", threads(self.bytes_max).to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let wall_time_max = limits::COMPILE_CPU_TIME_MAX * 2;
+        let Ok(done) = tokio::time::timeout(wall_time_max, process.wait_with_output()).await else {
+            return Err(self.too_costly());
+        };
+        let done = done?;
+        let said = String::from_utf8_lossy(&done.stderr).trim().to_owned();
+        match done.status.code() {
+            Some(0) => World::parse(String::from_utf8_lossy(&done.stdout).trim())
+                .ok_or_else(|| CatalogError::Storage("the compiler named no world".to_owned())),
+            Some(code) if code == i32::from(BAD_COMPONENT) => Err(CatalogError::Unsupported(said)),
+            Some(code) => Err(CatalogError::Storage(format!("the compiler exited with {code}: {said}"))),
+            None => Err(self.too_costly()),
+        }
+    }
+
+    fn too_costly(&self) -> CatalogError {
+        CatalogError::TooCostly(format!(
+            "compiling the component took more than {} s of CPU time or {} MiB of address space, which is what this \
+             node has for it",
+            limits::COMPILE_CPU_TIME_MAX.as_secs(),
+            self.bytes_max >> 20
+        ))
     }
 }
 
-fn too_costly() -> CatalogError {
-    CatalogError::TooCostly(format!(
-        "compiling the component took more than {} s of CPU time or {} MiB of memory",
-        limits::COMPILE_CPU_TIME_MAX.as_secs(),
-        limits::COMPILE_BYTES_MAX >> 20
-    ))
+/// As many threads as there are cores, if each has room for what it works on, its stack and what it allocates.
+fn threads(bytes_max: u64) -> u64 {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    cores.min(bytes_max / limits::COMPILE_THREAD_BYTES).max(1)
 }
 
 /// What the compiler's process does: limits itself, compiles `component`, writes `output` and prints the world.
 #[must_use]
-pub fn compile_in_this_process(component: &Path, output: &Path) -> ExitCode {
+pub fn compile_in_this_process(bytes_max: u64, component: &Path, output: &Path) -> ExitCode {
     let bound = |resource, limit| {
         setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })
             .map_err(std::io::Error::from)
     };
     let work = || -> anyhow::Result<Result<World, String>> {
-        bound(Resource::As, limits::COMPILE_BYTES_MAX)?;
+        bound(Resource::As, bytes_max)?;
         bound(Resource::Cpu, limits::COMPILE_CPU_TIME_MAX.as_secs())?;
         bound(Resource::Core, 0)?;
         let component = std::fs::read(component)?;

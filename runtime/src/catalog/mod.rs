@@ -8,16 +8,16 @@ mod artifact;
 mod compile;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OnceCell, Semaphore};
 
 pub use artifact::{Artifacts, Digest};
-pub use compile::compile_in_this_process;
+pub use compile::{Compiler, compile_in_this_process};
 
 use crate::limits;
+use crate::memory::Exhausted;
 use crate::sandbox::{Compiled, LinkError, Sandbox, World};
 use crate::telemetry::in_current_request;
 
@@ -30,6 +30,9 @@ pub enum CatalogError {
     /// Compiling it took more time or memory than it may.
     #[error("{0}")]
     TooCostly(String),
+    /// The node has no memory for the compiler now.
+    #[error(transparent)]
+    NodeMemory(#[from] Exhausted),
     /// Files cannot be read or written, or are not what was written. The operator's to mend.
     #[error("{0}")]
     Storage(String),
@@ -45,8 +48,9 @@ impl From<std::io::Error> for CatalogError {
 pub struct Catalog {
     artifacts: Artifacts,
     sandbox: Arc<Sandbox>,
-    compiler: PathBuf,
+    compiler: Compiler,
     compiles: Semaphore,
+    components_max: usize,
     mapped: Mutex<HashMap<Digest, Arc<Slot>>>,
 }
 
@@ -60,11 +64,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Catalog {
-    /// The catalog over a folder of artifacts. `compiler` is the program that compiles in a process of its own.
+    /// The catalog over a folder of artifacts, of which `components_max` are mapped at most.
     #[must_use]
-    pub fn new(artifacts: Artifacts, sandbox: Arc<Sandbox>, compiler: PathBuf) -> Self {
+    pub fn new(
+        artifacts: Artifacts,
+        sandbox: Arc<Sandbox>,
+        compiler: Compiler,
+        components_max: usize,
+    ) -> Self {
         let compiles = Semaphore::new(limits::COMPILES_MAX);
-        Self { artifacts, sandbox, compiler, compiles, mapped: Mutex::default() }
+        Self { artifacts, sandbox, compiler, compiles, components_max, mapped: Mutex::default() }
     }
 
     /// The compiled component, from memory or mapped now.
@@ -135,8 +144,9 @@ impl Catalog {
 
     async fn compile(&self, component: &std::path::Path, digest: &Digest) -> Result<World, CatalogError> {
         let _permit = self.compiles.acquire().await;
+        let _charge = self.compiler.charge()?;
         let output = self.artifacts.unfinished()?;
-        let world = compile::compile(&self.compiler, component, output.path()).await?;
+        let world = self.compiler.compile(component, output.path()).await?;
         self.artifacts.keep_compiled(output, digest, self.sandbox.compatibility(world)).await?;
         Ok(world)
     }
@@ -146,7 +156,7 @@ impl Catalog {
         if let Some(slot) = mapped.get(digest) {
             return slot.clone();
         }
-        if mapped.len() >= limits::COMPONENTS_MAX {
+        if mapped.len() >= self.components_max {
             let oldest =
                 mapped.iter().min_by_key(|(_, slot)| *lock(&slot.used)).map(|(digest, _)| digest.clone());
             if let Some(oldest) = oldest {

@@ -29,6 +29,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use rustix::process::Signal;
 
 use crate::config::Flags;
+use crate::limits;
 use output::OutputClosed;
 
 /// A serverless function runtime for one box: a WebAssembly component and a database per tenant.
@@ -74,6 +75,9 @@ enum Command {
     /// Compile a component to machine code within limits (the server calls this)
     #[command(hide = true, after_help = "Example:\n  dormouse compile-component in.wasm out.cwasm")]
     CompileComponent {
+        /// Address space that it may take, in bytes
+        #[arg(long, default_value_t = limits::COMPILE_BYTES_MAX)]
+        bytes_max: u64,
         /// The component
         component: PathBuf,
         /// Where the machine code goes
@@ -98,8 +102,8 @@ struct ServeArgs {
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(args) => return serve(args),
-        Command::CompileComponent { component, output } => {
-            return crate::catalog::compile_in_this_process(&component, &output);
+        Command::CompileComponent { bytes_max, component, output } => {
+            return crate::catalog::compile_in_this_process(bytes_max, &component, &output);
         }
         Command::Tenant(args) => tenant::run(&args),
         Command::Variable(args) => variable::run(&args),

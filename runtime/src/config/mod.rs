@@ -3,6 +3,7 @@
 //! Raw values stop here. Every mistake is reported, all together, each with the source it came from; nothing is
 //! bound, locked or written before there is none.
 
+mod memory;
 mod sources;
 
 use std::net::SocketAddr;
@@ -10,6 +11,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use memory::MemoryPlan;
+use memory::{Bytes, Spoken};
 use sources::Reader;
 pub use sources::{ConfigError, Flags};
 
@@ -35,6 +38,8 @@ pub struct Config {
     pub base_domain: Option<BaseDomain>,
     /// Whose word about a client is believed.
     pub proxies: Option<Arc<TrustedProxies>>,
+    /// What the node's memory is used for.
+    pub memory: MemoryPlan,
     /// How log lines are written.
     pub log_format: LogFormat,
     /// Which log events are written: a filter of `tracing-subscriber`.
@@ -92,20 +97,25 @@ impl Config {
         let proxies = Self::read_proxies(r);
         let log_format = r.value("log_format", LogFormat::Auto);
         let log_level = r.text("log_level").unwrap_or_else(|| "info".to_owned());
-        let connections_max = r.at_least("connections_max", 1, limits::CONNECTIONS_MAX);
+        let memory = Self::read_memory(r);
+        let (spoken, plan) = memory.unzip();
+        let shared = plan.map_or(u64::MAX, |plan| plan.shared_bytes);
+        let concurrency_max = spoken.map_or(limits::CONCURRENCY_MAX, |spoken| spoken.concurrency_max);
+        let threads = plan.map_or(limits::DATABASE_THREADS, |plan| plan.database_threads);
         let body_bytes_max = r.at_least("body_bytes_max", 0, limits::BODY_BYTES_MAX);
         let wall_time_max = r.milliseconds("wall_time_max_ms", 1, limits::WALL_TIME_MAX);
-        let memory_bytes_max = r.at_least("memory_bytes_max", 1 << 20, limits::MEMORY_BYTES_MAX);
+        let memory_bytes_max = r.at_least("memory_bytes_max", 1 << 20, memory::guest_bytes_max(shared));
         let cpu_time_max = r.milliseconds("cpu_time_max_ms", 1, limits::CPU_TIME_MAX);
-        let concurrency_max = r.at_least("concurrency_max", 1, limits::CONCURRENCY_MAX);
-        let pool_idle_bytes_max = r.at_least("pool_idle_bytes_max", 0, limits::POOL_IDLE_BYTES_MAX);
-        let tenant_concurrency_max = r.at_least("tenant_concurrency_max", 1, limits::TENANT_CONCURRENCY_MAX);
+        let pool_idle = plan.map_or(limits::POOL_IDLE_BYTES_MAX, |plan| plan.pool_idle_bytes_max);
+        let pool_idle_bytes_max = r.at_least("pool_idle_bytes_max", 0, pool_idle);
+        let tenant_concurrency_max =
+            r.at_least("tenant_concurrency_max", 1, memory::tenant_concurrency_max(concurrency_max));
         let turn_wait_max = r.milliseconds("turn_wait_max_ms", 0, limits::TURN_WAIT_MAX);
-        let component_bytes_max = r.at_least("component_bytes_max", 1, limits::COMPONENT_BYTES_MAX);
+        let component_bytes_max = r.at_least("component_bytes_max", 1, memory::component_bytes_max(shared));
         let component_park_time_max =
             r.milliseconds("component_park_time_max_ms", 0, limits::COMPONENT_PARK_TIME_MAX);
-        let database_threads = r.at_least("database_threads", 1, limits::DATABASE_THREADS);
-        let tenants = Self::read_tenants(r);
+        let database_threads = r.at_least("database_threads", 1, threads);
+        let tenants = Self::read_tenants(r, spoken.map_or(0, |spoken| spoken.park_memory_bytes_max));
         let drain_deadline = r.milliseconds("drain_deadline_ms", 0, limits::DRAIN_DEADLINE);
         Some(Self {
             data: data?,
@@ -114,16 +124,17 @@ impl Config {
             public_url,
             base_domain: base_domain?,
             proxies: proxies?.map(Arc::new),
+            memory: plan?,
             log_format: log_format?,
             log_level,
-            connections_max: connections_max?,
+            connections_max: spoken?.connections_max,
             body_bytes_max: body_bytes_max?,
             guest: GuestLimits {
                 memory_bytes_max: memory_bytes_max?,
                 cpu_time_max: cpu_time_max?,
                 wall_time_max: wall_time_max?,
             },
-            concurrency_max: concurrency_max?,
+            concurrency_max,
             pool_idle_bytes_max: pool_idle_bytes_max?,
             tenant_concurrency_max: tenant_concurrency_max?,
             turn_wait_max: turn_wait_max?,
@@ -135,9 +146,25 @@ impl Config {
         })
     }
 
-    fn read_tenants(r: &mut Reader) -> Option<TenantPolicy> {
+    /// How much memory there is, and what follows from it.
+    fn read_memory(r: &mut Reader) -> Option<(Spoken, MemoryPlan)> {
+        let bytes = r.optional::<Bytes>("memory")?.map_or_else(memory::of_this_machine, |given| given.0);
+        let node = memory::Node::new(bytes);
+        let connections_max = r.at_least("connections_max", 1, node.connections_max());
+        let park_memory_bytes_max = r.at_least("park_memory_bytes_max", 0, node.park_memory_bytes_max());
+        let (connections_max, park_memory_bytes_max) = (connections_max?, park_memory_bytes_max?);
+        let concurrency_max = node.concurrency_max(connections_max, park_memory_bytes_max);
+        let concurrency_max = r.at_least("concurrency_max", 1, concurrency_max)?;
+        let spoken = Spoken { connections_max, concurrency_max, park_memory_bytes_max };
+        let shared = node.shared_bytes(spoken).unwrap_or_else(|figures| {
+            r.mistake("memory", figures);
+            memory::SHARED_BYTES_MIN
+        });
+        Some((spoken, node.plan(spoken, shared)))
+    }
+
+    fn read_tenants(r: &mut Reader, park_memory_bytes_max: u64) -> Option<TenantPolicy> {
         let park_time_max = r.milliseconds("park_time_max_ms", 0, limits::PARK_TIME_MAX);
-        let park_memory_bytes_max = r.at_least("park_memory_bytes_max", 0, limits::PARK_MEMORY_BYTES_MAX);
         let sessions_per_tenant = r.at_least("sessions_per_tenant", 1, limits::SESSIONS_PER_TENANT);
         let sessions_max = r.at_least("sessions_max", 1, limits::SESSIONS_MAX);
         let statement_time_max = r.milliseconds("statement_time_max_ms", 1, limits::STATEMENT_TIME_MAX);
@@ -145,7 +172,7 @@ impl Config {
         let database_bytes_max = r.at_least("database_bytes_max", 1 << 16, limits::DATABASE_BYTES_MAX);
         Some(TenantPolicy {
             park_time_max: park_time_max?,
-            park_memory_bytes_max: park_memory_bytes_max?,
+            park_memory_bytes_max,
             sessions_per_tenant: sessions_per_tenant?,
             sessions_max: sessions_max?,
             statement_time_max: statement_time_max?,
@@ -200,6 +227,17 @@ impl Config {
                 ),
             );
         }
+        let most = self.memory.shared_bytes + limits::MEMORY_INCLUDED_BYTES;
+        if self.guest.memory_bytes_max > most {
+            reader.mistake(
+                "memory_bytes_max",
+                format!(
+                    "one guest may have {} bytes and all of them together only {most} of this node's {}; lower it, \
+                     or give the node more memory",
+                    self.guest.memory_bytes_max, self.memory.bytes
+                ),
+            );
+        }
         let needed = self.descriptors_needed();
         if needed > descriptors.0 {
             reader.mistake(
@@ -243,7 +281,9 @@ mod tests {
 
     #[test]
     fn the_defaults_are_valid() -> Result<(), ConfigError> {
-        let config = Config::load(&Flags { config: Some("/dev/null".into()), ..Flags::default() }, ENOUGH)?;
+        let flags =
+            Flags { config: Some("/dev/null".into()), memory: Some("4GB".to_owned()), ..Flags::default() };
+        let config = Config::load(&flags, ENOUGH)?;
         assert_eq!(config.guest.memory_bytes_max, 128 << 20);
         assert_eq!(config.public_listen.port(), 8080);
         Ok(())

@@ -54,37 +54,39 @@ settings! {
     trusted_proxies,
     /// Where they name their client: Fly-Client-IP, CF-Connecting-IP, X-Forwarded-For or proxy_protocol
     client_ip_header,
+    /// Memory of the node, such as 256MB or 4GiB; limits below are by default what fits [default: all there is]
+    memory,
     /// auto, text or json [default: auto]
     log_format,
     /// Which log events are written [default: info]
     log_level,
-    /// Open connections of the public listener [default: 4096]
+    /// Open connections of the public listener [default: what fits, at most 4096]
     connections_max,
     /// Largest request body, in bytes [default: 10485760]
     body_bytes_max,
     /// Time for a whole request and its response [default: 30000]
     wall_time_max_ms,
-    /// Memory of one guest, in bytes [default: 134217728]
+    /// Memory of one guest, in bytes [default: what fits, at most 134217728]
     memory_bytes_max,
     /// CPU time of one request [default: 1000]
     cpu_time_max_ms,
-    /// Requests that run at the same time [default: 512]
+    /// Requests that run at the same time [default: what fits, at most 512]
     concurrency_max,
-    /// Memory that idle slots of the instance pools may keep, in bytes [default: 1073741824]
+    /// Memory that idle slots of the instance pools may keep, in bytes [default: what fits, at most 1073741824]
     pool_idle_bytes_max,
-    /// Requests of one tenant that run at the same time [default: 64]
+    /// Requests of one tenant that run at the same time [default: an eighth of the node's, at most 64]
     tenant_concurrency_max,
     /// How long a request waits for its turn [default: 1000]
     turn_wait_max_ms,
-    /// Largest component that can be uploaded, in bytes [default: 67108864]
+    /// Largest component that can be uploaded, in bytes [default: what fits, at most 67108864]
     component_bytes_max,
     /// How long a component stays mapped after its last request [default: 30000]
     component_park_time_max_ms,
-    /// Threads that run SQL [default: 16]
+    /// Threads that run SQL [default: what fits, at most 16]
     database_threads,
     /// How long a database stays open after its last request [default: 2000]
     park_time_max_ms,
-    /// Memory of all parked databases, in bytes [default: 33554432]
+    /// Memory of all parked databases, in bytes [default: what fits, at most 33554432]
     park_memory_bytes_max,
     /// Connections to one tenant's database [default: 4]
     sessions_per_tenant,

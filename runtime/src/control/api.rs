@@ -31,6 +31,7 @@ use crate::catalog::Catalog;
 use crate::database::Value;
 use crate::listener::{Door, Peer};
 use crate::manifest::Limits;
+use crate::memory::Budget;
 use crate::name::{FunctionName, Id, TenantName, VariableName};
 use crate::request_id::{self, RequestId};
 use crate::routing::BaseDomain;
@@ -59,6 +60,8 @@ pub struct AdminState {
     pub tenants: Tenants,
     /// Largest component.
     pub component_bytes_max: u64,
+    /// What uploads may take of the node's memory.
+    pub memory: Arc<Budget>,
     /// The most that a function may ask for.
     pub limits: Limits,
     /// The address of the public listener, as bound.
@@ -309,7 +312,8 @@ async fn deploy(
 ) -> Answer<Json<serde_json::Value>> {
     let (tenant, row) = find(&state, &tenant).await?;
     let function: FunctionName = function.parse()?;
-    let Upload { manifest, component } = upload::receive(request, state.component_bytes_max).await?;
+    let Upload { manifest, component, charge } =
+        upload::receive(request, state.component_bytes_max, &state.memory).await?;
     if let Some(beyond) = manifest.as_ref().map(|own| own.limits.beyond(&state.limits))
         && !beyond.is_empty()
     {
@@ -320,6 +324,7 @@ async fn deploy(
     }
     let bytes = component.len() as u64;
     let digest = state.catalog.admit(component).await?;
+    drop(charge);
     state.store.deploy(&row.id, &function, &digest, bytes, manifest.as_ref()).await?;
     state.directory.forget(&tenant);
     tracing::info!(%tenant, %function, component = %digest, "deployed");

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use super::store::{Store, StoreError};
 use super::variables::{FunctionVariables, VariableError, Variables};
 use crate::catalog::Digest;
-use crate::limits;
 use crate::manifest::Limits;
 use crate::name::{TenantName, VariableName};
 use crate::routing::Address;
@@ -52,6 +51,7 @@ pub struct Directory {
     variables: Arc<Variables>,
     remembered: Mutex<HashMap<Address, Remembered>>,
     changes: AtomicU64,
+    remembered_max: usize,
 }
 
 struct Remembered {
@@ -64,10 +64,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Directory {
-    /// A directory over the control data.
+    /// A directory over the control data that remembers so many addresses.
     #[must_use]
-    pub fn new(store: Arc<Store>, variables: Arc<Variables>) -> Self {
-        Self { store, variables, remembered: Mutex::default(), changes: AtomicU64::new(0) }
+    pub fn new(store: Arc<Store>, variables: Arc<Variables>, remembered_max: usize) -> Self {
+        Self { store, variables, remembered: Mutex::default(), changes: AtomicU64::new(0), remembered_max }
     }
 
     /// What `address` stands for.
@@ -83,7 +83,7 @@ impl Directory {
         let found = self.store.resolve(address).await?;
         let target = Arc::new(found.ok_or(ResolveError::NoTenant)?.ok_or(ResolveError::NoFunction)?);
         let mut remembered = lock(&self.remembered);
-        if self.changes.load(Ordering::SeqCst) == changes && remembered.len() < limits::ROUTES_MAX {
+        if self.changes.load(Ordering::SeqCst) == changes && remembered.len() < self.remembered_max {
             remembered.insert(address.clone(), Remembered { target: target.clone(), used: Instant::now() });
         }
         Ok(target)

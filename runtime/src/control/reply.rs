@@ -9,6 +9,7 @@ use super::store::StoreError;
 use super::variables::VariableError;
 use crate::catalog::CatalogError;
 use crate::database::DatabaseError;
+use crate::memory::{Exhausted, NODE_MEMORY};
 use crate::name::{FunctionName, NameError, VariableName, VariableNameError};
 use crate::problem::ProblemType;
 use crate::telemetry::RequestContext;
@@ -40,6 +41,8 @@ pub(super) enum ApiError {
     Catalog(#[from] CatalogError),
     #[error(transparent)]
     Sql(#[from] DatabaseError),
+    #[error(transparent)]
+    NodeMemory(#[from] Exhausted),
     #[error("{0}")]
     Internal(String),
 }
@@ -110,6 +113,9 @@ impl ApiError {
                 | DatabaseError::Cancelled,
             ) => BAD_SQL,
             Self::Sql(DatabaseError::Quarantined(_)) => QUARANTINED,
+            Self::NodeMemory(_)
+            | Self::Catalog(CatalogError::NodeMemory(_))
+            | Self::Sql(DatabaseError::NodeMemory) => NODE_MEMORY,
             Self::Store(StoreError::TooNew { .. } | StoreError::Database(_) | StoreError::Unexpected(_))
             | Self::Variable(
                 VariableError::Store(_) | VariableError::Seal(_) | VariableError::Unreadable(_),

@@ -428,6 +428,7 @@ fn key(tenant: Id, environment: Id, generation: i64) -> Result<DatabaseKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::Budget;
 
     type Outcome = std::result::Result<(), Box<dyn std::error::Error>>;
 
@@ -449,7 +450,7 @@ mod tests {
         crate::database::start()?;
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("control.db");
-        let database = Database::start(1, 4)?;
+        let database = Database::start(1, 4, &std::sync::Arc::new(Budget::new(u64::MAX, u64::MAX)))?;
         let (tenant, environment, component) = ("0".repeat(32), "1".repeat(32), "2".repeat(64));
         let rows = [
             format!("INSERT INTO tenants (id, name) VALUES ('{tenant}', 'acme')"),
@@ -477,7 +478,7 @@ mod tests {
         crate::database::start()?;
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("control.db");
-        let database = Database::start(1, 4)?;
+        let database = Database::start(1, 4, &std::sync::Arc::new(Budget::new(u64::MAX, u64::MAX)))?;
         left_by(&database, &path, MIGRATIONS.len(), &["PRAGMA user_version = 1000"]).await?;
         let refused = Store::open(database, &path).await.err().map(|error| error.to_string());
         assert!(refused.is_some_and(|refused| refused.contains("run a newer one")));

@@ -1,5 +1,6 @@
 //! Uploads: a component alone, or as `multipart/form-data` beside the section of the manifest that it was built by.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,6 +12,7 @@ use multer::{Constraints, Multipart, SizeLimit};
 
 use super::reply::ApiError;
 use crate::manifest::FunctionManifest;
+use crate::memory::{Budget, Charge};
 
 /// How long an upload may take to arrive.
 const TIME_MAX: Duration = Duration::from_secs(300);
@@ -25,17 +27,26 @@ const FRAME_BYTES_MAX: u64 = 8 << 10;
 pub(super) struct Upload {
     pub(super) manifest: Option<FunctionManifest>,
     pub(super) component: Vec<u8>,
+    /// For the memory that it takes.
+    pub(super) charge: Charge,
 }
 
 /// Reads an upload with a component of at most `bytes_max`.
-pub(super) async fn receive(request: Request, bytes_max: u64) -> Result<Upload, ApiError> {
+pub(super) async fn receive(
+    request: Request,
+    bytes_max: u64,
+    memory: &Arc<Budget>,
+) -> Result<Upload, ApiError> {
     let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let boundary = content_type.and_then(|value| multer::parse_boundary(value).ok());
     let body = request.into_body();
+    // Pieces that arrive, and the whole that is made of them.
+    let bytes = body.size_hint().upper().map_or(bytes_max, |upper| upper.min(bytes_max));
+    let charge = memory.charge(bytes.saturating_mul(2))?;
     let received = async {
         match boundary {
-            Some(boundary) => parts(body, boundary, bytes_max).await,
-            None => Ok(Upload { manifest: None, component: component(body, bytes_max).await? }),
+            Some(boundary) => parts(body, boundary, bytes_max, charge).await,
+            None => Ok(Upload { manifest: None, component: component(body, bytes_max).await?, charge }),
         }
     };
     tokio::time::timeout(TIME_MAX, received)
@@ -55,7 +66,7 @@ async fn component(body: Body, bytes_max: u64) -> Result<Vec<u8>, ApiError> {
     }
 }
 
-async fn parts(body: Body, boundary: String, bytes_max: u64) -> Result<Upload, ApiError> {
+async fn parts(body: Body, boundary: String, bytes_max: u64, charge: Charge) -> Result<Upload, ApiError> {
     let whole_max = bytes_max.saturating_add(MANIFEST_BYTES_MAX + FRAME_BYTES_MAX);
     if body.size_hint().lower() > whole_max {
         return Err(ApiError::TooLarge(bytes_max));
@@ -81,7 +92,7 @@ async fn parts(body: Body, boundary: String, bytes_max: u64) -> Result<Upload, A
         }
     }
     match component {
-        Some(component) => Ok(Upload { manifest, component: component.into() }),
+        Some(component) => Ok(Upload { manifest, component: component.into(), charge }),
         None => Err(ApiError::BadRequest("the upload has no part named component".to_owned())),
     }
 }

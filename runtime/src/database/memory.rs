@@ -2,33 +2,91 @@
 //!
 //! SQLite asks for memory through these functions. A database thread sets the account of the session it works for;
 //! an allocation beyond the account's limit fails with `SQLITE_NOMEM`, and SQLite rolls the statement back. Memory
-//! that SQLite takes on other threads is on no account. What a session holds is the balance of its account.
+//! that SQLite takes on other threads is on no account. What a session holds is the balance of its account. Beyond what
+//! is its request's own it is granted by the node's [`Budget`], in pieces.
 #![expect(unsafe_code, reason = "SQLite calls these functions through C pointers")]
 
-use std::cell::Cell;
-use std::ffi::{c_int, c_void};
+use std::cell::{Cell, OnceCell};
+use std::ffi::{CStr, c_int, c_void};
+use std::sync::Arc;
 
 use libsql::ffi;
+
+use crate::limits;
+use crate::memory::Budget;
 
 /// What a session holds, and what it may hold, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Account {
     pub used: i64,
     pub limit: i64,
+    /// What it may hold without asking the node for more.
+    granted: i64,
 }
 
-const UNLIMITED: Account = Account { used: 0, limit: i64::MAX };
+/// What a session has without asking.
+const INCLUDED_BYTES: i64 = limits::SESSION_INCLUDED_BYTES as i64;
+
+/// What is granted at once.
+const GRANT_BYTES: i64 = 64 << 10;
+
+/// What is worth telling the allocator that it is free. Smaller pieces find a new use soon.
+const PURGED_BYTES_MIN: i64 = 4 << 20;
 
 thread_local! {
-    static CURRENT: Cell<Account> = const { Cell::new(UNLIMITED) };
+    static CURRENT: Cell<Account> = const { Cell::new(Account::UNLIMITED) };
+    static BUDGET: OnceCell<Arc<Budget>> = const { OnceCell::new() };
+    static NODE_WAS_SHORT: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Account {
+    /// For the node's own data.
+    pub(super) const UNLIMITED: Self = Self { used: 0, limit: i64::MAX, granted: i64::MAX };
+
+    /// For a tenant's.
+    pub(super) const fn up_to(limit: i64) -> Self {
+        Self { used: 0, limit, granted: INCLUDED_BYTES }
+    }
+}
+
+/// From here on the accounts of this thread are granted by `budget`.
+pub(super) fn grant_from(budget: Arc<Budget>) {
+    BUDGET.with(|own| drop(own.set(budget)));
+}
+
+/// Whether the work on the latest account of this thread was refused memory by the node.
+pub(super) fn node_was_short() -> bool {
+    NODE_WAS_SHORT.get()
 }
 
 /// Runs `work` on `account`: what SQLite takes and gives back in it is booked there.
 pub(super) fn on_account<T>(account: &mut Account, work: impl FnOnce() -> T) -> T {
     let before = CURRENT.replace(*account);
+    NODE_WAS_SHORT.set(false);
     let result = work();
+    return_surplus();
     *account = CURRENT.replace(before);
     result
+}
+
+/// Gives back what was granted and is not used any more.
+fn return_surplus() {
+    let account = CURRENT.get();
+    let needed = account.used.max(INCLUDED_BYTES);
+    let surplus = account.granted.saturating_sub(needed) / GRANT_BYTES * GRANT_BYTES;
+    if account.granted == i64::MAX || surplus <= 0 {
+        return;
+    }
+    CURRENT.set(Account { granted: account.granted - surplus, ..account });
+    BUDGET.with(|budget| {
+        if let Some(budget) = budget.get() {
+            // Before anybody else is granted it: the allocator would keep it for half a second.
+            if surplus >= PURGED_BYTES_MIN {
+                control(c"arena.4096.purge");
+            }
+            budget.give_back(surplus.unsigned_abs());
+        }
+    });
 }
 
 fn book(bytes: i64) {
@@ -38,7 +96,44 @@ fn book(bytes: i64) {
 
 fn may_take(bytes: i64) -> bool {
     let account = CURRENT.get();
-    account.used.saturating_add(bytes) <= account.limit
+    let wanted = account.used.saturating_add(bytes);
+    wanted <= account.limit && (wanted <= account.granted || grant(account, wanted))
+}
+
+fn grant(account: Account, wanted: i64) -> bool {
+    let missing = wanted.saturating_sub(account.granted);
+    let more = missing.saturating_add(GRANT_BYTES - 1) / GRANT_BYTES * GRANT_BYTES;
+    let taken =
+        BUDGET.with(|budget| budget.get().is_none_or(|budget| budget.take(more.unsigned_abs()).is_ok()));
+    if taken {
+        CURRENT.set(Account { granted: account.granted.saturating_add(more), ..account });
+    } else {
+        NODE_WAS_SHORT.set(true);
+    }
+    taken
+}
+
+/// What a statement holds beside SQLite's own memory: its rows. They are on its session's account until this drops.
+#[derive(Default)]
+pub(super) struct Held(i64);
+
+impl Held {
+    /// Takes more; false when it is not there.
+    pub(super) fn take(&mut self, bytes: usize) -> bool {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        if !may_take(bytes) {
+            return false;
+        }
+        book(bytes);
+        self.0 += bytes;
+        true
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        book(-self.0);
+    }
 }
 
 fn size_of(memory: *mut c_void) -> i64 {
@@ -109,9 +204,15 @@ pub(super) fn methods() -> ffi::sqlite3_mem_methods {
 /// Gives back what the allocator keeps for the next allocations of this thread: up to a megabyte of each thread that
 /// has opened many databases.
 pub(super) fn empty_thread_cache() {
+    control(c"thread.tcache.flush");
+}
+
+/// Tells the allocator to do something: <https://jemalloc.net/jemalloc.3.html>. 4096 stands for all arenas.
+fn control(name: &CStr) {
     let nothing = std::ptr::null_mut();
-    // SAFETY: this control takes no value and returns none; it fails where the thread has no cache, which is fine.
+    // SAFETY: the controls that this file names take no value and return none; one that does not apply fails, which is
+    // fine.
     unsafe {
-        tikv_jemalloc_sys::mallctl(c"thread.tcache.flush".as_ptr(), nothing, nothing.cast(), nothing, 0);
+        tikv_jemalloc_sys::mallctl(name.as_ptr(), nothing, nothing.cast(), nothing, 0);
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::memory::Exhausted;
+
 /// A session's number, unique in the life of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SessionId(pub u64);
@@ -199,6 +201,9 @@ pub enum DatabaseError {
     /// The request that asked is gone, or its transaction was.
     #[error("the statement was cancelled")]
     Cancelled,
+    /// The node has no memory for it now; the session is fine.
+    #[error("the memory that the node has for requests is taken; try again")]
+    NodeMemory,
     /// Reading or writing the files failed, or they are damaged; the session must be closed.
     #[error("storage failed: {0}")]
     Storage(String),
@@ -215,9 +220,17 @@ impl DatabaseError {
     #[must_use]
     pub fn session_is_usable(&self) -> bool {
         match self {
-            Self::Statement(_) | Self::Full(_) | Self::TimedOut(_) | Self::Cancelled => true,
+            Self::Statement(_) | Self::Full(_) | Self::TimedOut(_) | Self::Cancelled | Self::NodeMemory => {
+                true
+            }
             Self::Storage(_) | Self::Quarantined(_) | Self::Closed => false,
         }
+    }
+}
+
+impl From<Exhausted> for DatabaseError {
+    fn from(_: Exhausted) -> Self {
+        Self::NodeMemory
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use libsql::ffi;
 
 use super::callbacks::Stopped;
-use super::memory::Account;
+use super::memory::{self, Account, Held};
 use super::message::{Change, DatabaseError, Executed, Profile, Reply, Rows, Value};
 use super::sqlite::{Connection, Purpose, SqliteError};
 use super::statement::{Statement, Step};
@@ -88,8 +88,8 @@ impl Session {
     /// The memory account that the session starts with.
     pub(super) fn account(profile: Profile) -> Account {
         match profile {
-            Profile::Tenant => Account { used: 0, limit: SESSION_MEMORY_BYTES_MAX },
-            Profile::Control => Account { used: 0, limit: i64::MAX },
+            Profile::Tenant => Account::up_to(SESSION_MEMORY_BYTES_MAX),
+            Profile::Control => Account::UNLIMITED,
         }
     }
 
@@ -230,6 +230,7 @@ impl Session {
                     .map_or(error.message, |reason| format!("not authorized: {reason}")),
             ),
             ffi::SQLITE_FULL => DatabaseError::Full(error.message),
+            ffi::SQLITE_NOMEM if memory::node_was_short() => DatabaseError::NodeMemory,
             ffi::SQLITE_NOMEM => DatabaseError::Statement(format!(
                 "out of memory: one connection may take {} MiB for its statements",
                 SESSION_MEMORY_BYTES_MAX >> 20
@@ -270,6 +271,7 @@ fn at(path: &Path, error: &SqliteError) -> String {
 
 fn on_open(path: &Path, error: &SqliteError) -> DatabaseError {
     match error.primary() {
+        ffi::SQLITE_NOMEM if memory::node_was_short() => DatabaseError::NodeMemory,
         ffi::SQLITE_FULL => DatabaseError::Full(at(path, error)),
         primary if is_storage(primary) => DatabaseError::Storage(at(path, error)),
         _ => DatabaseError::Statement(at(path, error)),
@@ -348,10 +350,15 @@ fn collect(statement: &mut Statement<'_>, bytes_max: usize) -> Result<Rows, Sqli
     let mut step = statement.step()?;
     let columns = statement.columns();
     let mut rows = Vec::new();
-    let mut bytes = 0;
+    let (mut bytes, mut held) = (0, Held::default());
     while step == Step::Row {
         let row = statement.row();
-        bytes += Value::bytes(&row);
+        let row_bytes = Value::bytes(&row);
+        if !held.take(row_bytes) {
+            let message = "out of memory".to_owned();
+            return Err(SqliteError { code: ffi::SQLITE_NOMEM, message });
+        }
+        bytes += row_bytes;
         if bytes > bytes_max {
             return Err(SqliteError { code: ffi::SQLITE_TOOBIG, message: too_large(bytes_max) });
         }

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::memory::{Account, empty_thread_cache, on_account};
+use super::memory::{Account, empty_thread_cache, grant_from, on_account};
 use super::message::{Command, DatabaseError, Reply, SessionId};
 use super::queue::{self, Receiver, Sender};
 use super::session::{self, Opening, Request, Session};
 use crate::limits;
+use crate::memory::Budget;
 
 type Answer = Result<Reply, DatabaseError>;
 
@@ -62,19 +63,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Database {
-    /// Starts `threads` database threads for `sessions_max` sessions.
+    /// Starts `threads` database threads for `sessions_max` sessions, whose memory is granted by `memory`.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start(threads: u32, sessions_max: u32) -> std::io::Result<Self> {
+    pub fn start(threads: u32, sessions_max: u32, memory: &Arc<Budget>) -> std::io::Result<Self> {
         let (queue, receivers) = queue::queue(sessions_max as usize * COMMANDS_PER_SESSION, threads);
         let slots = Arc::new(Slots::default());
         for (number, jobs) in receivers.into_iter().enumerate() {
-            let slots = slots.clone();
+            let (slots, memory) = (slots.clone(), memory.clone());
             std::thread::Builder::new()
                 .name(format!("database-{number}"))
                 .stack_size(limits::DATABASE_STACK_BYTES)
-                .spawn(move || work(&jobs, &slots))?;
+                .spawn(move || {
+                    grant_from(memory);
+                    work(&jobs, &slots);
+                })?;
         }
         Ok(Self { queue: Arc::new(queue), slots })
     }
@@ -135,7 +139,7 @@ fn carry_out(slots: &Slots, id: SessionId, command: Command) -> Answer {
     if let Err(error) = &answer
         && !error.session_is_usable()
     {
-        *open = None;
+        close(&mut open);
         slot.failure.get_or_init(|| error.clone());
     }
     if closes {
@@ -156,9 +160,7 @@ fn apply(slot: &Slot, open: &mut Option<OpenSession>, command: Command) -> Answe
             Ok(Reply::Done)
         }
         Command::Close => {
-            if let Some(OpenSession { session, mut account }) = open.take() {
-                on_account(&mut account, || drop(session));
-            }
+            close(open);
             Ok(Reply::Done)
         }
         command => {
@@ -171,6 +173,13 @@ fn apply(slot: &Slot, open: &mut Option<OpenSession>, command: Command) -> Answe
             }
             answer
         }
+    }
+}
+
+/// Closes a session on its account, so that nothing stays granted.
+fn close(open: &mut Option<OpenSession>) {
+    if let Some(OpenSession { session, mut account }) = open.take() {
+        on_account(&mut account, || drop(session));
     }
 }
 

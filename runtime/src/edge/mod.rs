@@ -23,6 +23,7 @@ use crate::admission::{Admission, InFlight};
 use crate::catalog::Catalog;
 use crate::control::Directory;
 use crate::listener::{Door, Peer, TrustedProxies};
+use crate::memory::{Budget, Exhausted};
 use crate::request_id::RequestId;
 use crate::routing::{self, BaseDomain, Route};
 use crate::sandbox::{GuestFailure, GuestLimits, OnDisconnect, Run, Sandbox};
@@ -46,6 +47,8 @@ pub struct Edge {
     pub tenants: Tenants,
     /// Guests.
     pub sandbox: Arc<Sandbox>,
+    /// What requests may take of the node's memory.
+    pub memory: Arc<Budget>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Below which tenants have hosts of their own.
@@ -124,6 +127,9 @@ impl Edge {
     ) -> Result<Response<ReplyBody>, Failure> {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Failure::Draining);
+        }
+        if self.memory.is_tight() {
+            return Err(Exhausted.into());
         }
         intake::check(&request, self.body_bytes_max)?;
         origin::check(&request, &route)?;

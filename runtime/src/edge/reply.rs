@@ -11,6 +11,7 @@ use hyper::body::{Body, Bytes, Frame, SizeHint};
 use crate::admission::Busy;
 use crate::catalog::CatalogError;
 use crate::control::ResolveError;
+use crate::memory::{Exhausted, NODE_MEMORY};
 use crate::problem::ProblemType;
 use crate::request_id::{self, RequestId};
 use crate::routing::NoRoute;
@@ -35,6 +36,8 @@ pub(super) enum Failure {
     Busy(#[from] Busy),
     #[error("the node is shutting down")]
     Draining,
+    #[error(transparent)]
+    NodeMemory(#[from] Exhausted),
     #[error(transparent)]
     Catalog(#[from] CatalogError),
     #[error(transparent)]
@@ -72,6 +75,7 @@ impl Failure {
             Self::Draining => {
                 problem(S::SERVICE_UNAVAILABLE, "draining", "The node is shutting down").retry_after(5)
             }
+            Self::NodeMemory(_) | Self::Catalog(CatalogError::NodeMemory(_)) => NODE_MEMORY,
             Self::Guest(failure) => guest_problem(failure),
             Self::Resolve(ResolveError::Store(_)) | Self::Catalog(_) => {
                 problem(S::INTERNAL_SERVER_ERROR, "internal", "The node failed")
@@ -88,7 +92,9 @@ impl Failure {
             | Self::BodyTooLarge(_)
             | Self::ServiceWorker => Some(self.to_string()),
             Self::Guest(failure) => limit_in_force(failure),
-            Self::Resolve(_) | Self::Busy(_) | Self::Draining | Self::Catalog(_) => None,
+            Self::Resolve(_) | Self::Busy(_) | Self::Draining | Self::NodeMemory(_) | Self::Catalog(_) => {
+                None
+            }
         }
     }
 
@@ -115,6 +121,7 @@ fn guest_problem(failure: &GuestFailure) -> ProblemType {
         GuestFailure::Memory(_) => {
             problem(S::BAD_GATEWAY, "memory-limit", "The function used too much memory")
         }
+        GuestFailure::NodeMemory(_) => NODE_MEMORY,
         GuestFailure::Trap(_) => problem(S::BAD_GATEWAY, "guest-trap", "The function failed"),
         GuestFailure::NoResponse => problem(S::BAD_GATEWAY, "no-response", "The function gave no response"),
         GuestFailure::ErrorCode(_) => {
@@ -132,7 +139,8 @@ fn limit_in_force(failure: &GuestFailure) -> Option<String> {
         GuestFailure::WallTime(most) => ("wall_time_max_ms", most.as_millis()),
         GuestFailure::CpuTime(most) => ("cpu_time_max_ms", most.as_millis()),
         GuestFailure::Memory(most) => ("memory_bytes_max", u128::from(*most)),
-        GuestFailure::Trap(_)
+        GuestFailure::NodeMemory(_)
+        | GuestFailure::Trap(_)
         | GuestFailure::NoResponse
         | GuestFailure::ErrorCode(_)
         | GuestFailure::PoolExhausted(_) => return None,

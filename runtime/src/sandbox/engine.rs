@@ -32,7 +32,7 @@ fn common(world: World) -> Config {
 
 /// The server's engine for a world: it compiles nothing and keeps a pool of slots.
 pub(super) fn runner(world: World, guest: GuestLimits, size: PoolSize) -> anyhow::Result<Engine> {
-    let concurrency_max = size.guests_max;
+    let guests_max = size.guests_max;
     let stacks_per_guest = match world {
         World::P2 => 1,
         World::P3 => limits::STACKS_PER_CONCURRENT_GUEST,
@@ -40,11 +40,11 @@ pub(super) fn runner(world: World, guest: GuestLimits, size: PoolSize) -> anyhow
     let kept = Kept::of_guest(size.idle_bytes_per_guest(), stacks_per_guest);
     // Enough for as many guests as may run, whatever their components are made of: none can use up another's.
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(concurrency_max)
-        .total_core_instances(concurrency_max.saturating_mul(limits::CORE_INSTANCES_PER_COMPONENT))
-        .total_memories(concurrency_max.saturating_mul(limits::MEMORIES_PER_COMPONENT))
-        .total_tables(concurrency_max.saturating_mul(limits::TABLES_PER_COMPONENT))
-        .total_stacks(concurrency_max.saturating_mul(stacks_per_guest))
+    pool.total_component_instances(guests_max)
+        .total_core_instances(guests_max.saturating_mul(limits::CORE_INSTANCES_PER_COMPONENT))
+        .total_memories(guests_max.saturating_mul(limits::MEMORIES_PER_COMPONENT))
+        .total_tables(guests_max.saturating_mul(limits::TABLES_PER_COMPONENT))
+        .total_stacks(guests_max.saturating_mul(stacks_per_guest))
         .max_core_instances_per_component(limits::CORE_INSTANCES_PER_COMPONENT)
         .max_memories_per_component(limits::MEMORIES_PER_COMPONENT)
         .max_tables_per_component(limits::TABLES_PER_COMPONENT)

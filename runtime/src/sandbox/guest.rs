@@ -10,13 +10,12 @@ use wasmtime_wasi_http::{
     WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
 
-use super::GuestLimits;
 use super::logs::{Allowance, LogStream, Stream};
 use super::sqlite::{self, Calls};
 use super::variables::{self, Variables};
 use crate::admission::Ticket;
 use crate::limits;
-use crate::tenant::Lease;
+use crate::memory::{Charge, Exhausted};
 
 /// What lives in the store of one guest. The lease goes before the ticket, so that a tenant's next request finds
 /// the database free.
@@ -33,12 +32,7 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    pub(super) fn new(
-        ticket: Ticket,
-        lease: Lease,
-        variables: Arc<dyn Variables>,
-        limits: GuestLimits,
-    ) -> Self {
+    pub(super) fn new(ticket: Ticket, calls: Calls, variables: Arc<dyn Variables>, limiter: Limiter) -> Self {
         let allowance = Allowance::new();
         let wasi = WasiCtx::builder()
             .stdout(LogStream::new(Stream::Stdout, allowance.clone()))
@@ -54,8 +48,8 @@ impl Guest {
             http: WasiHttpCtx::new(),
             hooks: Hooks,
             table,
-            limiter: Limiter::new(limits.memory_bytes_max),
-            calls: Calls::new(lease),
+            limiter,
+            calls,
             opens: 0,
             variables,
             _ticket: ticket,
@@ -103,6 +97,10 @@ impl WasiHttpHooks for Hooks {
         FORBIDDEN_HEADERS.clone()
     }
 
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        limits::RESPONSE_CHUNK_BYTES_MAX
+    }
+
     fn p3_outgoing_body_chunk_size(&mut self) -> usize {
         limits::RESPONSE_CHUNK_BYTES_MAX
     }
@@ -118,17 +116,25 @@ impl WasiHttpHooks for Hooks {
     }
 }
 
-/// Bounds of memories and tables.
+/// Bounds of memories and tables, and the charge for them.
 pub(super) struct Limiter {
     memory_bytes_max: usize,
     memory_bytes: usize,
+    table_bytes: usize,
+    charge: Charge,
     pub(super) memory_was_refused: bool,
 }
 
 impl Limiter {
-    fn new(memory_bytes_max: u64) -> Self {
+    pub(super) fn new(memory_bytes_max: u64, charge: Charge) -> Self {
         let memory_bytes_max = usize::try_from(memory_bytes_max).unwrap_or(usize::MAX);
-        Self { memory_bytes_max, memory_bytes: 0, memory_was_refused: false }
+        Self { memory_bytes_max, memory_bytes: 0, table_bytes: 0, charge, memory_was_refused: false }
+    }
+
+    /// An error ends the guest, whatever it would make of a refusal.
+    fn settle(&mut self) -> Result<(), Exhausted> {
+        let bytes = self.memory_bytes.saturating_add(self.table_bytes) as u64;
+        self.charge.resize(bytes.saturating_sub(limits::MEMORY_INCLUDED_BYTES))
     }
 }
 
@@ -140,10 +146,16 @@ impl ResourceLimiter for Limiter {
             return Ok(false);
         }
         self.memory_bytes = total;
+        self.settle()?;
         Ok(true)
     }
 
-    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= limits::TABLE_ELEMENTS_MAX)
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        if desired > limits::TABLE_ELEMENTS_MAX {
+            return Ok(false);
+        }
+        self.table_bytes += desired.saturating_sub(current) * size_of::<usize>();
+        self.settle()?;
+        Ok(true)
     }
 }

@@ -28,15 +28,17 @@ use wasmtime::{Engine, Store, Trap};
 
 use crate::admission::Ticket;
 use crate::limits;
+use crate::memory::{Budget, Exhausted};
 use crate::telemetry::in_current_request;
 use crate::tenant::Lease;
 use body::{Ended, Head};
 pub use body::{GuestBody, Interrupted, OnDisconnect};
 pub use engine::{Code, compile};
-use guest::Guest;
+use guest::{Guest, Limiter};
 use link::Runner;
 pub use link::{Compiled, LinkError};
 use meter::Metered;
+use sqlite::Calls;
 use ticker::Ticker;
 pub use variables::{Reading, Unavailable, Variables};
 pub use world::World;
@@ -101,6 +103,9 @@ pub enum GuestFailure {
     /// It asked for more memory than it may have, and trapped.
     #[error("the guest needed more than {0} bytes of memory")]
     Memory(u64),
+    /// It asked for memory that the node does not have for requests now, and was ended.
+    #[error(transparent)]
+    NodeMemory(#[from] Exhausted),
     /// It had not finished when the request's time was over.
     #[error("the guest did not finish within {} ms", .0.as_millis())]
     WallTime(Duration),
@@ -138,18 +143,20 @@ pub struct Sandbox {
     p2: Runner,
     p3: Runner,
     ticker: Ticker,
+    memory: Arc<Budget>,
 }
 
 impl Sandbox {
-    /// For each world an engine whose pool holds guests of at most these limits.
+    /// For each world an engine whose pool holds guests of at most these limits. What they take beyond their own part
+    /// of the node's memory is charged to `memory`.
     ///
     /// # Errors
     /// When the pools' address space cannot be had, or the ticker's thread.
-    pub fn new(limits: GuestLimits, size: PoolSize) -> anyhow::Result<Self> {
+    pub fn new(limits: GuestLimits, size: PoolSize, memory: Arc<Budget>) -> anyhow::Result<Self> {
         let p2 = Runner::new(World::P2, limits, size)?;
         let p3 = Runner::new(World::P3, limits, size)?;
         let ticker = Ticker::start(&[&p2.engine, &p3.engine])?;
-        Ok(Self { p2, p3, ticker })
+        Ok(Self { p2, p3, ticker, memory })
     }
 
     fn runner(&self, world: World) -> &Runner {
@@ -215,7 +222,9 @@ impl Sandbox {
         ended: Ended,
     ) -> Result<(), GuestFailure> {
         let (deadline, limits) = (run.deadline, run.limits);
-        let guest = Guest::new(run.ticket, run.lease, run.variables, limits);
+        let calls = Calls::new(run.lease, self.memory.clone());
+        let limiter = Limiter::new(limits.memory_bytes_max, self.memory.charge(0)?);
+        let guest = Guest::new(run.ticket, calls, run.variables, limiter);
         let mut store = self.store(compiled.world(), guest);
         // Declared after the store, so that it speaks before the store closes the body.
         let mut verdict = ended.verdict();
@@ -282,6 +291,8 @@ pub struct Figures {
 fn classify(error: &wasmtime::Error, guest: &Guest, limits: GuestLimits) -> GuestFailure {
     if error.is::<wasmtime::PoolConcurrencyLimitError>() {
         GuestFailure::PoolExhausted(format!("{error:#}"))
+    } else if let Some(exhausted) = error.downcast_ref::<Exhausted>() {
+        GuestFailure::NodeMemory(*exhausted)
     } else if guest.limiter.memory_was_refused {
         GuestFailure::Memory(limits.memory_bytes_max)
     } else if let Some(trap) = error.downcast_ref::<Trap>() {

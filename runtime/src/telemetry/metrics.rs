@@ -41,6 +41,12 @@ pub struct Gauges {
     pub databases_quarantined: u64,
     /// Remembered routes.
     pub routes_remembered: u64,
+    /// What requests may share of the node's memory, beyond what is each one's own.
+    pub memory_shared_bytes_max: u64,
+    /// What of it is charged now.
+    pub memory_shared_bytes: u64,
+    /// How often more was asked for than was there.
+    pub memory_refusals: u64,
     /// Resident memory of the process.
     pub resident_bytes: u64,
 }
@@ -87,6 +93,11 @@ impl Default for Metrics {
             g.databases_quarantined
         });
         add("routes_remembered", "Routes remembered from the control data", |g| g.routes_remembered);
+        add("memory_shared_bytes_max", "Memory that requests share beyond what is each one's own", |g| {
+            g.memory_shared_bytes_max
+        });
+        add("memory_shared_bytes", "What of the shared memory is taken", |g| g.memory_shared_bytes);
+        add("memory_refusals", "How often more memory was asked for than was there", |g| g.memory_refusals);
         add("resident_bytes", "Resident memory of the process", |g| g.resident_bytes);
         Self { registry, requests, seconds, gauges }
     }

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::database::{DatabaseError, Rows, Value};
 use crate::limits;
+use crate::memory::{Budget, Charge, Exhausted};
 use crate::telemetry::in_current_request;
 use crate::tenant::Lease;
 
@@ -27,22 +28,30 @@ pub(in crate::sandbox) struct Calls {
     waiting: Arc<Semaphore>,
     /// Bytes that rows may still take that the guest has not read.
     unread: Arc<Semaphore>,
+    memory: Arc<Budget>,
 }
 
 /// Rows that a guest has not read, and the bytes of its allowance that they take.
 pub(super) struct Unread {
     pub(super) rows: Rows,
     pub(super) allowance: OwnedSemaphorePermit,
+    pub(super) charge: Charge,
 }
 
 impl Calls {
-    pub(in crate::sandbox) fn new(lease: Lease) -> Self {
+    pub(in crate::sandbox) fn new(lease: Lease, memory: Arc<Budget>) -> Self {
         Self {
             lease: Arc::new(Mutex::new(lease)),
             tasks: JoinSet::new(),
             waiting: Arc::new(Semaphore::new(limits::WAITING_STATEMENTS_BYTES_MAX)),
             unread: Arc::new(Semaphore::new(limits::RESULT_BYTES_MAX)),
+            memory,
         }
+    }
+
+    /// Charges what waits for its turn, or for its guest, to the node.
+    pub(super) fn charge(&self, bytes: usize) -> Result<Charge, Exhausted> {
+        charge(&self.memory, bytes)
     }
 
     /// The lease, for a call that blocks its guest.
@@ -101,17 +110,23 @@ impl Calls {
     ) -> Result<oneshot::Receiver<Result<Unread, DatabaseError>>, DatabaseError> {
         let bytes = WAITING_CALL_BYTES + statement.len() + Value::bytes(&parameters);
         let place = take(&self.waiting, bytes).ok_or_else(too_much_waits)?;
-        let (turn, unread) = (self.turn(), self.unread.clone());
+        let waiting = self.charge(bytes)?;
+        let (turn, unread, memory) = (self.turn(), self.unread.clone(), self.memory.clone());
         Ok(self.spawn(async move {
             let mut lease = turn.await;
-            drop(place);
+            drop((place, waiting));
             let bytes_max = unread.available_permits();
             let rows = lease.execute_within(bytes_max, statement, parameters).await?;
             let bytes = rows.rows.iter().map(|row| Value::bytes(row)).sum();
             let allowance = take(&unread, bytes).ok_or(DatabaseError::Closed)?;
-            Ok(Unread { rows, allowance })
+            let charge = charge(&memory, bytes)?;
+            Ok(Unread { rows, allowance, charge })
         }))
     }
+}
+
+fn charge(memory: &Arc<Budget>, bytes: usize) -> Result<Charge, Exhausted> {
+    memory.charge(bytes as u64)
 }
 
 fn take(bytes: &Arc<Semaphore>, number: usize) -> Option<OwnedSemaphorePermit> {

@@ -11,6 +11,7 @@ use wasmtime::component::{HasData, Resource, ResourceTable};
 pub(super) use self::calls::Calls;
 use crate::database::{DatabaseError, Rows, Value};
 use crate::limits;
+use crate::memory::Exhausted;
 
 /// A guest's handle on its database. It holds nothing: the lease does.
 #[expect(unreachable_pub, reason = "generated code exports it again")]
@@ -37,20 +38,20 @@ enum Refused {
     Io(String),
 }
 
-impl From<DatabaseError> for Refused {
-    fn from(error: DatabaseError) -> Self {
-        match error {
-            DatabaseError::Full(_) => Self::Full,
-            DatabaseError::Statement(message) | DatabaseError::TimedOut(message) => Self::Io(message),
-            DatabaseError::Cancelled => {
-                Self::Io("the transaction was open for too long and was rolled back".to_owned())
-            }
-            // The cause is the operator's to know; it is in the log.
-            DatabaseError::Storage(_) | DatabaseError::Quarantined(_) | DatabaseError::Closed => {
-                Self::Io("the database's storage failed".to_owned())
-            }
+/// What a guest is told. A node without memory tells it nothing: the error ends it.
+fn refused(error: DatabaseError) -> Result<Refused, Exhausted> {
+    Ok(match error {
+        DatabaseError::Full(_) => Refused::Full,
+        DatabaseError::Statement(message) | DatabaseError::TimedOut(message) => Refused::Io(message),
+        DatabaseError::Cancelled => {
+            Refused::Io("the transaction was open for too long and was rolled back".to_owned())
         }
-    }
+        DatabaseError::NodeMemory => return Err(Exhausted),
+        // The cause is the operator's to know; it is in the log.
+        DatabaseError::Storage(_) | DatabaseError::Quarantined(_) | DatabaseError::Closed => {
+            Refused::Io("the database's storage failed".to_owned())
+        }
+    })
 }
 
 impl View<'_> {
@@ -77,7 +78,7 @@ impl View<'_> {
         let opened = self.calls.lease().await.open().await;
         match opened {
             Ok(()) => Ok(Ok(self.push()?)),
-            Err(error) => Ok(Err(error.into())),
+            Err(error) => Ok(Err(refused(error)?)),
         }
     }
 
@@ -88,8 +89,12 @@ impl View<'_> {
         parameters: Vec<Value>,
     ) -> wasmtime::Result<Result<Rows, Refused>> {
         self.table.get(connection)?;
-        let outcome = self.calls.lease().await.execute(statement, parameters).await;
-        Ok(outcome.map_err(Refused::from))
+        let bytes = statement.len() + Value::bytes(&parameters);
+        let _waiting = self.calls.charge(bytes)?;
+        match self.calls.lease().await.execute(statement, parameters).await {
+            Ok(rows) => Ok(Ok(rows)),
+            Err(error) => Ok(Err(refused(error)?)),
+        }
     }
 }
 

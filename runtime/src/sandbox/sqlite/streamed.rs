@@ -14,9 +14,10 @@ use wasmtime::component::{
 
 use super::calls::Unread;
 use super::v3_1::wit;
-use super::{Connection, HasDatabase, Refused};
+use super::{Connection, HasDatabase, refused};
 use crate::database::{DatabaseError, Rows, Value};
 use crate::limits;
+use crate::memory::Charge;
 
 type Streamed = (Vec<String>, StreamReader<wit::RowResult>, FutureReader<Result<(), wit::Error>>);
 
@@ -31,7 +32,10 @@ impl<T: Send + 'static> wit::HostConnectionWithStore<T> for HasDatabase {
         });
         let opened = match opening {
             Err(refused) => Err(refused),
-            Ok(opening) => opening.await.unwrap_or(Err(DatabaseError::Closed)).map_err(Refused::from),
+            Ok(opening) => match opening.await.unwrap_or(Err(DatabaseError::Closed)) {
+                Ok(()) => Ok(()),
+                Err(error) => Err(refused(error)?),
+            },
         };
         accessor.with(|mut access| match opened {
             Ok(()) => Ok(Ok(access.get().push()?)),
@@ -57,10 +61,10 @@ impl<T: Send + 'static> wit::HostConnectionWithStore<T> for HasDatabase {
         };
         // What went wrong is told by the future, as Spin does.
         let (columns, rows, ended) = match outcome {
-            Ok(Unread { rows: Rows { columns, rows }, allowance }) => {
-                (columns, Some(Unsent { rows: rows.into_iter(), allowance }), Ok(()))
+            Ok(Unread { rows: Rows { columns, rows }, allowance, charge }) => {
+                (columns, Some(Unsent { rows: rows.into_iter(), allowance, _charge: charge }), Ok(()))
             }
-            Err(error) => (Vec::new(), None, Err(Refused::from(error).into())),
+            Err(error) => (Vec::new(), None, Err(refused(error)?.into())),
         };
         accessor.with(|mut access| {
             let rows = StreamReader::new(&mut access, RowStream(rows))?;
@@ -87,6 +91,7 @@ struct RowStream(Option<Unsent>);
 struct Unsent {
     rows: std::vec::IntoIter<Vec<Value>>,
     allowance: OwnedSemaphorePermit,
+    _charge: Charge,
 }
 
 impl Unsent {

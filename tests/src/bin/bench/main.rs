@@ -2,17 +2,20 @@
 //!
 //! This file only wires. `options` says what to run, `fleet` starts the servers (one child process each,
 //! over `process`), `seed` uploads the tenants, `slices` loads them in turn with `load`, `cold` and the
-//! `Memory` of each server complete the picture, `report` writes it down. `curve` is a run of its own.
-//! docs/benchmarks.md explains the method.
+//! `Memory` of each server complete the picture, `report` writes it down. `curve`, `held` and `capacity` are runs
+//! of their own. docs/benchmarks.md explains the method.
 
+mod capacity;
 mod client;
 mod clock;
 mod cold;
 mod curve;
 mod fleet;
+mod held;
 mod hyper_server;
 mod load;
 mod machine;
+mod mappings;
 mod options;
 mod process;
 mod programs;
@@ -63,6 +66,15 @@ async fn bench(options: &Options) -> Result<()> {
     if let Some(sizes) = &options.tenants_curve {
         let scratch = programs::scratch_folder().context("make a scratch folder under target/")?;
         return curve::run(options, sizes, scratch.path()).await;
+    }
+    if options.memory || options.capacity {
+        programs::raise_descriptor_limit();
+        let scratch = programs::scratch_folder().context("make a scratch folder under target/")?;
+        return if options.memory {
+            held::run(options, scratch.path()).await
+        } else {
+            capacity::run(options, scratch.path()).await
+        };
     }
     let generator = load::Generator::find()?;
     let scratch = programs::scratch_folder().context("make a scratch folder under target/")?;

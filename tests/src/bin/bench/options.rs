@@ -46,6 +46,15 @@ pub(crate) struct Options {
     #[arg(long, num_args = 0..=1, require_equals = true, value_delimiter = ',', value_name = "TENANTS")]
     #[arg(default_missing_value = "1000,10000,100000", conflicts_with_all = ["quick", "slices", "seconds", "tenants"])]
     pub(crate) tenants_curve: Option<Vec<u64>>,
+    /// Only this: what a request in flight takes, 2,000 of them held open
+    #[arg(long, conflicts_with_all = ["tenants_curve", "quick", "slices", "seconds", "tenants", "only"])]
+    pub(crate) memory: bool,
+    /// Only this: the load of the capacity model, 1,500 of 5,000 tenants over 2,000 connections
+    #[arg(long, conflicts_with_all = ["memory", "tenants_curve", "quick", "slices", "seconds", "tenants", "only"])]
+    pub(crate) capacity: bool,
+    /// Length of the load of `--capacity`
+    #[arg(long, default_value_t = 10, requires = "capacity", value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub(crate) minutes: u64,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }

@@ -73,6 +73,11 @@ impl Process {
         Ok(())
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
+    }
+
     /// CPU time used so far by the process, its children, and children that have ended.
     pub(crate) fn cpu(&self) -> Result<Duration> {
         let own = crate::clock::cpu_time(self.pid).with_context(|| self.log_tail())?;
@@ -86,6 +91,12 @@ impl Process {
     pub(crate) fn resident_bytes(&self) -> u64 {
         let status = |pid| fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         family(self.pid).into_iter().filter_map(|pid| resident(&status(pid))).sum()
+    }
+
+    /// The same with each page that several processes share divided among them.
+    pub(crate) fn proportional_bytes(&self) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid)).unwrap_or_default();
+        kib(&text, "Pss:").unwrap_or(0) * 1024
     }
 
     /// The last lines that the child wrote, for an error message.
@@ -119,8 +130,13 @@ fn ended_children(stat: &str) -> Option<Duration> {
 
 /// The bytes of the `VmRSS` line of `/proc/<pid>/status`.
 fn resident(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+    kib(status, "VmRSS:").map(|kib| kib * 1024)
+}
+
+/// The number in the line that starts with this word.
+fn kib(text: &str, word: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(word))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
 #[cfg(test)]

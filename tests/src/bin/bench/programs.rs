@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -28,6 +29,13 @@ pub(crate) fn scratch_folder() -> Result<TempDir> {
     let exe = env::current_exe()?;
     let target = exe.parent().and_then(Path::parent).context("the program lies in no target folder")?;
     Ok(tempfile::Builder::new().prefix("bench-").tempdir_in(target)?)
+}
+
+/// Raises the soft limit on open files to the hard one: a run may hold thousands of connections.
+pub(crate) fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // What is missing then is told by the connection that fails.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 /// The program named by the operator, or else the one on PATH.

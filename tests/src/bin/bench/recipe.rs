@@ -64,6 +64,16 @@ pub(crate) enum World {
     P3,
 }
 
+impl World {
+    /// Its name in tables.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::P2 => "wasi:http 0.2",
+            Self::P3 => "wasi:http 0.3",
+        }
+    }
+}
+
 /// What `wasmtime serve` always gets: std's guests import all of wasi:cli, and an instance serves one
 /// request, as in Dormouse (that is wasmtime's default for wasi:http 0.2, not for 0.3).
 const WASMTIME_FLAGS: [&str; 3] = ["-Scli", "--max-instance-reuse-count", "1"];
@@ -124,11 +134,8 @@ impl Recipe {
                     Parking::Shipped => "as shipped",
                     Parking::Off => "`--park-time-max-ms 0`",
                 };
-                let functions = match world {
-                    World::P2 => "functions of wasi:http 0.2",
-                    World::P3 => "functions of wasi:http 0.3",
-                };
-                format!("{}, {options}, {functions}", programs::version(program).await)
+                let (version, world) = (programs::version(program).await, world.name());
+                format!("{version}, {options}, functions of {world}")
             }
             Self::Wasmtime { program, flags, .. } => {
                 let options = WASMTIME_FLAGS.iter().chain(*flags).copied().collect::<Vec<_>>().join(" ");

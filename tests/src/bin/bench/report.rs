@@ -13,8 +13,6 @@ use crate::{
 };
 
 const PAGE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/bench/benchmarks.md"));
-const BEGIN: &str = "<!-- table -->";
-const END: &str = "<!-- /table -->";
 
 /// Everything that a run found out.
 #[derive(Debug)]
@@ -147,11 +145,8 @@ impl Report<'_> {
         fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
         let raw = folder.join("raw.csv");
         fs::write(&raw, self.csv())?;
-        let page = folder.with_extension("md");
-        let old = fs::read_to_string(&page).unwrap_or_else(|_| PAGE.to_owned());
-        fs::write(&page, replace_table(&old, &self.table())?)?;
-        eprintln!("wrote {} and {}", shown(&page), shown(&raw));
-        Ok(())
+        eprintln!("wrote {}", shown(&raw));
+        write_section(self.options, "table", &self.table())
     }
 
     fn csv(&self) -> String {
@@ -184,10 +179,22 @@ fn shown(path: &Path) -> String {
     path.strip_prefix(crate::programs::repository()).unwrap_or(path).display().to_string()
 }
 
-fn replace_table(page: &str, table: &str) -> Result<String> {
-    let (head, rest) = page.split_once(BEGIN).with_context(|| format!("the page has no {BEGIN}"))?;
-    let (_, tail) = rest.split_once(END).with_context(|| format!("the page has no {END}"))?;
-    Ok(format!("{head}{BEGIN}\n{table}\n{END}{tail}"))
+/// Writes a section of the page and leaves the rest of it alone.
+pub(crate) fn write_section(options: &Options, section: &str, text: &str) -> Result<()> {
+    let page = options.out().with_extension("md");
+    let old = fs::read_to_string(&page).unwrap_or_else(|_| PAGE.to_owned());
+    fs::write(&page, replace_section(&old, section, text)?)
+        .with_context(|| format!("write {}", page.display()))?;
+    eprintln!("wrote {}", shown(&page));
+    Ok(())
+}
+
+/// A section stands between `<!-- name -->` and `<!-- /name -->`.
+fn replace_section(page: &str, section: &str, text: &str) -> Result<String> {
+    let (begin, end) = (format!("<!-- {section} -->"), format!("<!-- /{section} -->"));
+    let (head, rest) = page.split_once(&begin).with_context(|| format!("the page has no {begin}"))?;
+    let (_, tail) = rest.split_once(&end).with_context(|| format!("the page has no {end}"))?;
+    Ok(format!("{head}{begin}\n{text}\n{end}{tail}"))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -219,7 +226,7 @@ fn thousands(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{BEGIN, END, PAGE, Spread, replace_table, spread, thousands};
+    use super::{PAGE, Spread, replace_section, spread, thousands};
 
     #[test]
     fn a_median_of_few() {
@@ -234,12 +241,14 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_replaced_and_nothing_else() -> anyhow::Result<()> {
-        let once = replace_table(PAGE, "one")?;
-        let twice = replace_table(&once, "two")?;
-        assert!(once.contains(&format!("{BEGIN}\none\n{END}")));
-        assert_eq!(twice, once.replace("\none\n", "\ntwo\n"));
-        assert!(replace_table("no markers", "x").is_err());
+    fn a_section_is_replaced_and_nothing_else() -> anyhow::Result<()> {
+        for section in ["table", "memory", "capacity"] {
+            let once = replace_section(PAGE, section, "one")?;
+            let twice = replace_section(&once, section, "two")?;
+            assert!(once.contains(&format!("<!-- {section} -->\none\n<!-- /{section} -->")));
+            assert_eq!(twice, once.replace("\none\n", "\ntwo\n"));
+        }
+        assert!(replace_section("no markers", "table", "x").is_err());
         Ok(())
     }
 }

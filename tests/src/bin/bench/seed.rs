@@ -133,7 +133,7 @@ pub(crate) async fn count_rows(fleet: &Fleet, tenants: u64, rows: &mut [Row]) ->
 }
 
 /// The id of the newest entry. Nothing is ever deleted, so it is the number of the tenant's rows.
-async fn newest_row(client: &mut Client, tenant: &str) -> Result<u64> {
+pub(crate) async fn newest_row(client: &mut Client, tenant: &str) -> Result<u64> {
     let (status, body) = client.get(&path(tenant)).await?;
     if status != StatusCode::OK {
         bail!("GET {}: {status}: {}", path(tenant), String::from_utf8_lossy(&body));

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use dormouse_tests::client::Response;
 use dormouse_tests::faults::{Call, Faults};
+use dormouse_tests::logs::Line;
 use dormouse_tests::{Stop, Tenant, TestNode, eventually, guest, problem_of};
 use rustix::io::Errno;
 use serde_json::{Value, json};
@@ -63,7 +64,9 @@ fn is_in_quarantine(tenant: &Tenant<'_>) -> Result<String> {
         let is_of_tenant = |file: &PathBuf| file.to_string_lossy().contains(&id);
         Ok((!open_tenant_files(node)?.iter().any(is_of_tenant)).then_some(()))
     })?;
-    let lines = node.logs().matching(|line| line.text.contains("in quarantine") && line.text.contains(&id));
+    let tells = |line: &Line| line.text.contains("in quarantine") && line.text.contains(&id);
+    node.logs().wait_for("the quarantine", tells)?;
+    let lines = node.logs().matching(tells);
     ensure!(lines.len() == 1, "the quarantine is logged {} times: {lines:?}", lines.len());
     Ok(reason.to_owned())
 }

@@ -108,15 +108,16 @@ pub const VARIABLES_BYTES_MAX: usize = 64 << 10;
 /// Connections of one tenant's database that are open at the same time.
 pub const SESSIONS_PER_TENANT: u32 = 4;
 /// Open database connections of the node. Each takes up to three descriptors.
-pub const SESSIONS_MAX: u32 = 1_024;
+pub const SESSIONS_MAX: u32 = 2_048;
 /// Threads that run SQL. More than cores, because they wait for the disk.
 pub const DATABASE_THREADS: u32 = 16;
 /// Stack of a database thread: SQLite's parser and its expression walkers recurse.
 pub const DATABASE_STACK_BYTES: usize = 4 << 20;
 /// How long a database handle stays open after its last request.
 pub const PARK_TIME_MAX: Duration = Duration::from_secs(2);
-/// Memory of all parked handles.
-pub const PARK_MEMORY_BYTES_MAX: u64 = 32 << 20;
+/// Memory of all parked handles: some 1,500 of them, so that a tenant which comes back within its park time finds its
+/// own. It is a fortieth of a machine of 4 GB.
+pub const PARK_MEMORY_BYTES_MAX: u64 = 96 << 20;
 /// What of a session's memory is its request's own; what is beyond is charged to the memory that requests share.
 pub const SESSION_INCLUDED_BYTES: u32 = 256 << 10;
 /// Running time of one SQL statement.

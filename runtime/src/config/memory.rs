@@ -8,9 +8,9 @@
 //! |---|---|---|---|---|
 //! | the program, its threads, control data, mapped components | [`FIXED_BYTES`] | 48 | 48 | 48 |
 //! | open connections: heads that arrive, sockets of the kernel | `connections_max` × [`CONNECTION_BYTES`] | 16 | 62 | 134 |
-//! | parked databases | `park_memory_bytes_max` | 8 | 31 | 34 |
+//! | parked databases | `park_memory_bytes_max` | 8 | 31 | 101 |
 //! | requests: what is each one's own | `concurrency_max` × [`REQUEST_BYTES`] | 91 | 428 | 1611 |
-//! | what they share: [`crate::memory::Budget`] | the rest | 93 | 430 | 2174 |
+//! | what they share: [`crate::memory::Budget`] | the rest | 93 | 430 | 2107 |
 //!
 //! A request's own part holds the first 2 MiB of its guest, its stack and tables, a session of SQLite's with its first
 //! 256 KiB, buffers, and what a freed slot of the other world's pool keeps. Everything beyond is charged to the shared

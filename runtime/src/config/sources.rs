@@ -86,11 +86,11 @@ settings! {
     database_threads,
     /// How long a database stays open after its last request [default: 2000]
     park_time_max_ms,
-    /// Memory of all parked databases, in bytes [default: what fits, at most 33554432]
+    /// Memory of all parked databases, in bytes [default: what fits, at most 100663296]
     park_memory_bytes_max,
     /// Connections to one tenant's database [default: 4]
     sessions_per_tenant,
-    /// Connections to all databases [default: 1024]
+    /// Connections to all databases [default: 2048]
     sessions_max,
     /// Running time of one SQL statement [default: 5000]
     statement_time_max_ms,

@@ -93,7 +93,7 @@ pub(crate) const WASMTIME_TUNED: &[&str] = &[
 impl Recipe {
     /// The command that starts the server.
     pub(crate) fn command(&self) -> Result<Command> {
-        let command = match self {
+        let mut command = match self {
             Self::Hyper => {
                 let mut command = Command::new(env::current_exe()?);
                 command.arg("hyper-server");
@@ -122,6 +122,8 @@ impl Recipe {
                 command
             }
         };
+        // It would make each error that a Rust server handles take a backtrace.
+        command.env_remove("RUST_BACKTRACE");
         Ok(command)
     }
 

@@ -1,6 +1,7 @@
 -- What wrk does in one slice of the benchmark.
 --
 --   wrk … -s load.lua <url>                              the same GET over and over
+--   wrk … -s load.lua <url> -- <tenants> <seed>          a GET to a tenant drawn at random
 --   wrk … -s load.lua <url> -- <tenants> <seed> <body>   the webhook: a POST to a tenant drawn at random
 --
 -- The draw is uniform and repeatable: each thread is seeded with the slice's number and its own. The requests
@@ -17,9 +18,11 @@ function init(args)
   local tenants = tonumber(args[1])
   if not tenants then return end
   math.randomseed(tonumber(args[2]) * 64 + number)
-  wrk.method = "POST"
-  wrk.body = args[3]
-  wrk.headers["Content-Type"] = "application/json"
+  if args[3] then
+    wrk.method = "POST"
+    wrk.body = args[3]
+    wrk.headers["Content-Type"] = "application/json"
+  end
   local written = {}
   for i = 1, tenants do
     written[i] = wrk.format(nil, string.format("/t/bench-%04d/fn", i - 1))

@@ -183,15 +183,9 @@ impl Seen {
 
 impl Most {
     async fn look(&mut self, process: &Process, admin: &mut Client) -> Result<()> {
-        let (_, text) = admin.get("/metrics").await?;
-        let text = String::from_utf8_lossy(&text);
-        let read = |name: &str| {
-            let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
-            value.map_or(0, |value| value as u64)
-        };
         self.resident = self.resident.max(process.resident_bytes());
-        self.sessions = self.sessions.max(read("dormouse_database_sessions "));
-        self.parked = self.parked.max(read("dormouse_database_sessions_parked "));
+        self.sessions = self.sessions.max(admin.gauge("dormouse_database_sessions").await?);
+        self.parked = self.parked.max(admin.gauge("dormouse_database_sessions_parked").await?);
         Ok(())
     }
 }

@@ -59,6 +59,15 @@ impl Client {
         Ok((status, response.into_body().collect().await?.to_bytes()))
     }
 
+    /// A gauge of Dormouse's metrics; 0 when it is not there.
+    pub(crate) async fn gauge(&mut self, name: &str) -> Result<u64> {
+        let (_, text) = self.get("/metrics").await?;
+        let text = String::from_utf8_lossy(&text);
+        let value =
+            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse::<f64>().ok());
+        Ok(value.map_or(0, |value| value as u64))
+    }
+
     /// Posts a JSON document and insists on an answer in 2xx.
     pub(crate) async fn post_json(&mut self, path: &str, body: &str) -> Result<Bytes> {
         let body = Bytes::copy_from_slice(body.as_bytes());

@@ -42,23 +42,27 @@ pub(crate) async fn measure(options: &Options, fleet: &mut Fleet) -> Result<Vec<
     Ok(all)
 }
 
-async fn tenants(server: &Server, count: u64) -> Result<[Cold; 2]> {
+async fn tenants(server: &Server, count: u64) -> Result<[Cold; 3]> {
     let mut client = server.client().await?;
     // The connection's own first request is not what is measured.
     client.post_json(&seed::path(&seed::tenant(0)), DOCUMENT).await?;
-    let (mut first, mut second) = (Vec::new(), Vec::new());
+    let (mut first, mut second, mut new) = (Vec::new(), Vec::new(), Vec::new());
     for n in 0..count {
-        let path = seed::path(&seed::cold_tenant(n));
-        for times in [&mut first, &mut second] {
+        for (tenant, times) in [
+            (seed::sleeping_tenant(n), &mut first),
+            (seed::sleeping_tenant(n), &mut second),
+            (seed::new_tenant(n), &mut new),
+        ] {
             let started = Instant::now();
-            client.post_json(&path, DOCUMENT).await?;
+            client.post_json(&seed::path(&tenant), DOCUMENT).await?;
             times.push(started.elapsed().as_secs_f64() * 1e6);
         }
     }
     let name = server.spec.name;
     Ok([
-        Cold { server: name, what: "first request to a tenant never called", times_us: first },
+        Cold { server: name, what: "first request to a sleeping tenant", times_us: first },
         Cold { server: name, what: "second request to it, at once", times_us: second },
+        Cold { server: name, what: "first request ever, which makes the database", times_us: new },
     ])
 }
 
@@ -70,7 +74,7 @@ async fn restarts(server: &mut Server) -> Result<[Cold; 2]> {
         start.push(before.elapsed().as_secs_f64() * 1e6);
         let started = Instant::now();
         let mut client = server.client().await?;
-        let answer = client.post_json(&seed::path(&seed::cold_tenant(n)), DOCUMENT).await?;
+        let answer = client.post_json(&seed::path(&seed::sleeping_tenant(n)), DOCUMENT).await?;
         first.push(started.elapsed().as_secs_f64() * 1e6);
         if answer.is_empty() {
             bail!("{}: an empty answer after a restart", server.spec.name);

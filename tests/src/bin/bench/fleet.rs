@@ -139,7 +139,8 @@ pub(crate) async fn start(options: &Options, scratch: &Path) -> Result<Fleet> {
         server.memory.idle = server.process.resident_bytes();
         server.check_hello().await?;
         if server.spec.webhook {
-            seed::touch(&server, options.tenants).await?;
+            seed::touch(&server, options.tenants, seed::tenant).await?;
+            seed::touch(&server, options.cold_tenants(), seed::sleeping_tenant).await?;
         }
         servers.push(server);
     }
@@ -196,7 +197,9 @@ async fn fill(options: &Options, server: &Server, functions: &Functions) -> Resu
     let (hello, guestbook) = (read(&functions.hello)?, read(&functions.guestbook)?);
     let mut tenants = vec![("hello".to_owned(), hello)];
     tenants.extend((0..options.tenants).map(|n| (seed::tenant(n), guestbook.clone())));
-    tenants.extend((0..options.cold_tenants()).map(|n| (seed::cold_tenant(n), guestbook.clone())));
+    for name in [seed::sleeping_tenant, seed::new_tenant] {
+        tenants.extend((0..options.cold_tenants()).map(|n| (name(n), guestbook.clone())));
+    }
     seed::upload(&door, tenants).await.with_context(|| server.process.log_tail())
 }
 
@@ -205,6 +208,10 @@ async fn specs(options: &Options, scratch: &Path) -> Result<(Vec<Spec>, Vec<Stri
     let (mut specs, mut skipped) = (Vec::new(), Vec::new());
     if options.wants("hyper") {
         specs.push(Spec { hello: Some("/"), ..spec("hyper", "hyper", Recipe::Hyper) });
+    }
+    if options.wants("native") {
+        let recipe = Recipe::Native { data: scratch.join("native") };
+        specs.push(Spec { webhook: true, ..spec("native", "native", recipe) });
     }
     if ["dormouse", "dormouse-unparked", "dormouse-p3"].into_iter().any(|key| options.wants(key)) {
         specs.extend(dormouse(options, scratch, &programs::dormouse().await?));

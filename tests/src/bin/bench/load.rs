@@ -34,6 +34,13 @@ pub(crate) enum Generator {
 pub(crate) enum Ask<'a> {
     /// GET this path.
     Get(&'a str),
+    /// GET what one of so many tenants has.
+    Read {
+        /// How many tenants.
+        tenants: u64,
+        /// What the draw starts from.
+        seed: u64,
+    },
     /// Post the document to one of so many tenants.
     Webhook {
         /// How many tenants.
@@ -113,6 +120,9 @@ fn wrk(program: &Path, options: &Options, server: SocketAddr, ask: Ask<'_>) -> C
     command.arg("--script").arg(programs::support("load.lua"));
     match ask {
         Ask::Get(path) => command.arg(format!("http://{server}{path}")),
+        Ask::Read { tenants, seed } => {
+            command.args([&format!("http://{server}"), "--", &tenants.to_string(), &seed.to_string()])
+        }
         Ask::Webhook { tenants, seed } => command.args([
             &format!("http://{server}"),
             "--",
@@ -152,13 +162,14 @@ fn oha(
     command.args(["-z", &format!("{}s", options.seconds)]);
     match ask {
         Ask::Get(path) => command.arg(format!("http://{server}{path}")),
-        Ask::Webhook { tenants, .. } => {
+        Ask::Read { tenants, .. } | Ask::Webhook { tenants, .. } => {
             let path = scratch.join("addresses.txt");
             let line = |n| format!("http://{server}/t/{}/fn\n", seed::tenant(n));
             fs::write(&path, (0..tenants).map(line).collect::<String>())?;
-            command
-                .args(["-m", "POST", "-T", "application/json", "-d", DOCUMENT, "--urls-from-file"])
-                .arg(path)
+            if matches!(ask, Ask::Webhook { .. }) {
+                command.args(["-m", "POST", "-T", "application/json", "-d", DOCUMENT]);
+            }
+            command.arg("--urls-from-file").arg(path)
         }
     };
     Ok(command)

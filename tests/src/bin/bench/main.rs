@@ -16,6 +16,7 @@ mod hyper_server;
 mod load;
 mod machine;
 mod mappings;
+mod native_server;
 mod options;
 mod process;
 mod programs;
@@ -45,8 +46,11 @@ fn main() -> ExitCode {
 fn start() -> Result<ExitCode> {
     let options = Options::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    match options.command {
+    match &options.command {
         Some(Command::HyperServer) => runtime.block_on(hyper_server::serve()).map(|()| ExitCode::SUCCESS),
+        Some(Command::NativeServer { folder }) => {
+            runtime.block_on(native_server::serve(folder.clone())).map(|()| ExitCode::SUCCESS)
+        }
         None => runtime.block_on(until_interrupted(options.settled())),
     }
 }

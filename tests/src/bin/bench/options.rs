@@ -27,7 +27,7 @@ pub(crate) struct Options {
     /// A first impression: 3 slices of 1 s over 100 tenants
     #[arg(long, conflicts_with_all = ["slices", "seconds", "tenants"])]
     quick: bool,
-    /// Only these servers: hyper, dormouse, dormouse-unparked, dormouse-p3, wasmtime, wasmtime-tuned, bun
+    /// Only these servers: hyper, native, dormouse, dormouse-unparked, dormouse-p3, wasmtime, wasmtime-tuned, bun
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// The bun program [default: the one on PATH]
@@ -60,11 +60,17 @@ pub(crate) struct Options {
 }
 
 /// What the benchmark runs itself as, beside the benchmark.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum Command {
     /// The bare hyper server that others are compared with
     #[command(hide = true)]
     HyperServer,
+    /// The hyper server with every tenant's database open
+    #[command(hide = true)]
+    NativeServer {
+        /// Where the tenants' files lie
+        folder: PathBuf,
+    },
 }
 
 impl Options {

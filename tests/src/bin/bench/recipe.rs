@@ -17,6 +17,11 @@ use crate::programs;
 pub(crate) enum Recipe {
     /// This program as a bare hyper server.
     Hyper,
+    /// This program as a hyper server that keeps every tenant's database open.
+    Native {
+        /// Where the tenants' files lie.
+        data: PathBuf,
+    },
     /// `dormouse serve` over a data folder.
     Dormouse {
         /// The release binary.
@@ -99,6 +104,12 @@ impl Recipe {
                 command.arg("hyper-server");
                 command
             }
+            Self::Native { data } => {
+                fs::create_dir_all(data)?;
+                let mut command = Command::new(env::current_exe()?);
+                command.arg("native-server").arg(data);
+                command
+            }
             Self::Dormouse { program, data, parking, .. } => {
                 let mut command = Command::new(program);
                 as_shipped(&mut command, data);
@@ -131,6 +142,9 @@ impl Recipe {
     pub(crate) async fn detail(&self) -> String {
         match self {
             Self::Hyper => "hyper 1, tokio with as many threads as cores".to_owned(),
+            Self::Native { .. } => {
+                "hyper 1 and libsql 0.10 in one program, every database kept open".to_owned()
+            }
             Self::Dormouse { program, parking, world, .. } => {
                 let options = match parking {
                     Parking::Shipped => "as shipped",

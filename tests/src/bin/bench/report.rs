@@ -63,10 +63,10 @@ impl Report<'_> {
 
     fn throughput(&self) -> String {
         let mut text = String::from(
-            "| workload | server | CPU µs/request | CPU ratio | req/s | p50 µs | p99 µs | socket errors |\n\
-             |---|---|---|---|---|---|---|---|\n",
+            "| workload | server | CPU µs/request | CPU ratio | req/s | p50 µs | p99 µs | open databases | socket errors |\n\
+             |---|---|---|---|---|---|---|---|---|\n",
         );
-        for workload in [Workload::Hello, Workload::Webhook] {
+        for workload in Workload::ALL {
             for server in &self.fleet.servers {
                 if let Some(line) = self.line(workload, server.spec.name) {
                     text.push_str(&line);
@@ -77,23 +77,26 @@ impl Report<'_> {
     }
 
     fn line(&self, workload: Workload, server: &str) -> Option<String> {
-        let reference = match workload {
-            Workload::Hello => "hyper",
-            Workload::Webhook => "bun",
+        let references: &[&str] = match workload {
+            Workload::Hello => &["hyper"],
+            Workload::Webhook | Workload::Read | Workload::HotRead | Workload::HotWebhook => {
+                &["bun", "native"]
+            }
         };
         let cpu = self.values(workload, server, Row::cpu_us);
-        let ratio =
-            spread(self.values(workload, reference, Row::cpu_us)).zip(spread(cpu.clone())).map_or_else(
-                || "–".to_owned(),
-                |(base, own)| format!("{:.2} × {reference}", own.median / base.median),
-            );
+        let ratio = |reference: &&str| {
+            let base = spread(self.values(workload, reference, Row::cpu_us))?;
+            Some(format!("{:.2} × {reference}", spread(cpu.clone())?.median / base.median))
+        };
+        let ratio = references.iter().filter_map(ratio).collect::<Vec<_>>().join(", ");
         let rate = spread(self.values(workload, server, Row::rate))?;
         let p50 = spread(self.values(workload, server, |row| row.sample.p50_us))?;
         let p99 = spread(self.values(workload, server, |row| row.sample.p99_us))?;
         let errors = self.values(workload, server, |row| row.sample.socket_errors as f64).iter().sum::<f64>();
+        let open = self.values(workload, server, |row| row.open_max as f64).into_iter().fold(0.0, f64::max);
         let (name, cpu) = (workload.name(), spread(cpu)?);
         Some(format!(
-            "| {name} | {server} | {:.1} ({:.1}–{:.1}) | {ratio} | {} ({}–{}) | {} | {} | {errors:.0} |\n",
+            "| {name} | {server} | {:.1} ({:.1}–{:.1}) | {ratio} | {} ({}–{}) | {} | {} | {open:.0} | {errors:.0} |\n",
             cpu.median,
             cpu.min,
             cpu.max,
@@ -152,13 +155,13 @@ impl Report<'_> {
     fn csv(&self) -> String {
         let mut text = String::from(
             "workload,server,slice,requests,unanswered,seconds,cpu_us,cpu_us_per_request,p50_us,p99_us,\
-             socket_errors\n",
+             open_databases,socket_errors\n",
         );
         for row in &self.rows {
             let (name, sample) = (row.workload.name(), row.sample);
             let _ = writeln!(
                 text,
-                "{name},{},{},{},{:.1},{:.3},{},{:.3},{:.0},{:.0},{}",
+                "{name},{},{},{},{:.1},{:.3},{},{:.3},{:.0},{:.0},{},{}",
                 row.server,
                 row.slice,
                 sample.requests,
@@ -168,6 +171,7 @@ impl Report<'_> {
                 row.cpu_us(),
                 sample.p50_us,
                 sample.p99_us,
+                row.open_max,
                 sample.socket_errors
             );
         }

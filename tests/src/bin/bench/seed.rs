@@ -17,7 +17,7 @@ use crate::{
     client::{Client, expect_success},
     fleet::{Fleet, Server},
     load::DOCUMENT,
-    slices::{Row, Workload},
+    slices::Row,
 };
 
 /// Requests that are under way at once while tenants are made.
@@ -37,9 +37,14 @@ pub(crate) fn tenant(n: u64) -> String {
     format!("bench-{n:04}")
 }
 
-/// The name of the n-th tenant that only the cold measurement calls.
-pub(crate) fn cold_tenant(n: u64) -> String {
-    format!("cold-{n:04}")
+/// The name of the n-th tenant that has been called once, before the first slice.
+pub(crate) fn sleeping_tenant(n: u64) -> String {
+    format!("sleeping-{n:04}")
+}
+
+/// The name of the n-th tenant that only the measurement of first requests calls.
+pub(crate) fn new_tenant(n: u64) -> String {
+    format!("new-{n:04}")
 }
 
 /// The address of a tenant's function.
@@ -72,8 +77,8 @@ async fn make(client: &mut Client, name: &str, component: Bytes) -> Result<()> {
     expect_success(&path, status, &answer)
 }
 
-/// Calls each tenant of the webhook once, so that its database exists before anything is measured.
-pub(crate) async fn touch(server: &Server, tenants: u64) -> Result<()> {
+/// Calls each of these tenants once, so that its database exists before anything is measured.
+pub(crate) async fn touch(server: &Server, tenants: u64, name: fn(u64) -> String) -> Result<()> {
     let total = usize::try_from(tenants)?;
     let next = Arc::new(AtomicUsize::new(0));
     let mut workers = JoinSet::new();
@@ -85,7 +90,7 @@ pub(crate) async fn touch(server: &Server, tenants: u64) -> Result<()> {
                 if n >= tenants {
                     return Ok(());
                 }
-                client.post_json(&path(&tenant(n)), DOCUMENT).await?;
+                client.post_json(&path(&name(n)), DOCUMENT).await?;
             }
         });
     }
@@ -116,7 +121,7 @@ async fn watch(mut workers: JoinSet<Result<()>>, what: &str, total: usize, next:
 pub(crate) async fn count_rows(fleet: &Fleet, tenants: u64, rows: &mut [Row]) -> Result<()> {
     for server in fleet.servers.iter().filter(|server| server.spec.webhook) {
         let name = server.spec.name;
-        let own = |row: &&mut Row| row.workload == Workload::Webhook && row.server == name;
+        let own = |row: &&mut Row| row.workload.inserts() && row.server == name;
         let slices = rows.iter_mut().filter(own).count();
         let answered = tenants + rows.iter_mut().filter(own).map(|row| row.sample.requests).sum::<u64>();
         let mut client = server.client().await?;

@@ -11,6 +11,7 @@ use dormouse::limits::{COMPONENT_PARK_TIME_MAX, PARK_TIME_MAX};
 use tokio::process::Command;
 
 use crate::{
+    client::Client,
     fleet::{Fleet, Server},
     load::{Ask, Generator, Sample},
     options::Options,
@@ -31,6 +32,12 @@ pub(crate) enum Workload {
     Hello,
     /// One insert and one select in the database of a random tenant.
     Webhook,
+    /// The newest 100 rows of a random tenant.
+    Read,
+    /// The same of one tenant, always.
+    HotRead,
+    /// The webhook of one tenant, always.
+    HotWebhook,
 }
 
 impl Workload {
@@ -39,6 +46,29 @@ impl Workload {
         match self {
             Self::Hello => "hello",
             Self::Webhook => "webhook",
+            Self::Read => "read",
+            Self::HotRead => "read, one tenant",
+            Self::HotWebhook => "webhook, one tenant",
+        }
+    }
+
+    /// All of them, in the order in which they are measured.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Hello, Self::Webhook, Self::Read, Self::HotRead, Self::HotWebhook];
+
+    /// Whether each of its requests leaves a row.
+    pub(crate) fn inserts(self) -> bool {
+        matches!(self, Self::Webhook | Self::HotWebhook)
+    }
+
+    fn ask(self, server: &Server, options: &Options, seed: u64) -> Ask<'static> {
+        let all = options.tenants;
+        match self {
+            Self::Hello => Ask::Get(server.spec.hello.unwrap_or_default()),
+            Self::Webhook => Ask::Webhook { tenants: all, seed },
+            Self::Read => Ask::Read { tenants: all, seed },
+            Self::HotRead => Ask::Read { tenants: 1, seed },
+            Self::HotWebhook => Ask::Webhook { tenants: 1, seed },
         }
     }
 
@@ -46,6 +76,9 @@ impl Workload {
         match self {
             Self::Hello => server.spec.hello.is_some(),
             Self::Webhook => server.spec.webhook,
+            Self::Read | Self::HotRead | Self::HotWebhook => {
+                server.spec.webhook && server.spec.key != "dormouse-unparked"
+            }
         }
     }
 }
@@ -65,6 +98,8 @@ pub(crate) struct Row {
     /// connections and few requests per second they are several percent. Known when the rows have been
     /// counted, an average.
     pub(crate) unanswered: f64,
+    /// Databases that Dormouse had open, at most.
+    pub(crate) open_max: u64,
     /// CPU time of the server from the slice's start until it came to rest.
     pub(crate) cpu: Duration,
 }
@@ -90,18 +125,15 @@ pub(crate) async fn run(
     scratch: &Path,
 ) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for workload in [Workload::Hello, Workload::Webhook] {
+    for workload in Workload::ALL {
         let mut turn: Vec<&mut Server> =
             fleet.servers.iter_mut().filter(|server| workload.includes(server)).collect();
         for slice in 0..=options.slices {
             for server in &mut turn {
-                let ask = match (workload, server.spec.hello) {
-                    (Workload::Hello, Some(path)) => Ask::Get(path),
-                    _ => Ask::Webhook { tenants: options.tenants, seed: slice },
-                };
+                let ask = workload.ask(server, options, slice);
                 let command = generator.command(options, server.listening.public, ask, scratch)?;
-                let (sample, cpu) = measure(generator, command, server, workload).await?;
-                let row = Row { workload, server: server.spec.name, slice, sample, unanswered: 0.0, cpu };
+                let row = measure(generator, command, server, workload).await?;
+                let row = Row { slice, ..row };
                 print(&row);
                 rows.push(row);
             }
@@ -117,7 +149,12 @@ async fn measure(
     mut command: Command,
     server: &mut Server,
     workload: Workload,
-) -> Result<(Sample, Duration)> {
+) -> Result<Row> {
+    let mut admin = match server.listening.admin {
+        Some(admin) => Some(Client::connect(admin, None).await?),
+        None => None,
+    };
+    let mut open_max = 0;
     let before = server.process.cpu()?;
     let output = command.output();
     tokio::pin!(output);
@@ -128,6 +165,9 @@ async fn measure(
             _ = interval.tick() => {
                 let resident = server.process.resident_bytes();
                 server.memory.load_max = server.memory.load_max.max(resident);
+                if let Some(admin) = &mut admin {
+                    open_max = open_max.max(admin.gauge("dormouse_database_sessions").await?);
+                }
             }
         }
     };
@@ -138,13 +178,13 @@ async fn measure(
         let (name, log) = (server.spec.name, server.process.log_tail());
         bail!("{name}: {} answers, {} of them no success\n{log}", sample.requests, sample.status_errors);
     }
-    Ok((sample, cpu))
+    Ok(Row { workload, server: server.spec.name, slice: 0, sample, unanswered: 0.0, open_max, cpu })
 }
 
 /// Waits until the server has done what it put off.
 async fn settle(server: &Server, workload: Workload) -> Result<()> {
     let started = Instant::now();
-    let wait_min = if workload == Workload::Webhook { server.spec.settle_min } else { Duration::ZERO };
+    let wait_min = if workload == Workload::Hello { Duration::ZERO } else { server.spec.settle_min };
     let mut last = server.process.cpu().context("the server is gone")?;
     while started.elapsed() < SETTLE_TIME_MAX {
         tokio::time::sleep(QUIET_TIME).await;
@@ -161,7 +201,7 @@ fn print(row: &Row) {
     let kind = if row.slice == 0 { "warm-up".to_owned() } else { format!("slice {}", row.slice) };
     let (workload, server, sample) = (row.workload.name(), row.server, row.sample);
     eprintln!(
-        "{workload:8} {server:24} {kind:9} {:9.0} req/s  {:8.1} µs CPU  p50 {:8.0} µs  p99 {:8.0} µs  \
+        "{workload:19} {server:24} {kind:9} {:9.0} req/s  {:8.1} µs CPU  p50 {:8.0} µs  p99 {:8.0} µs  \
          {} socket errors",
         row.rate(),
         row.cpu_us(),

@@ -184,6 +184,22 @@ fn a_schema_cannot_hide_what_is_denied() -> Result<()> {
 }
 
 #[test]
+fn a_default_reaches_no_function_that_is_not_allowed() -> Result<()> {
+    let node = SHIPPED.node()?;
+    let tenant = node.tenant("misbehave")?;
+    // The authorizer is not asked about a default, neither when the table is made nor when a row is.
+    for (number, call) in ["concat_ws('-', 'a', 'b')", "json_patch('{}', '{}')", "jsonb_patch('{}', '{}')"]
+        .into_iter()
+        .enumerate()
+    {
+        tenant.guest_sql(&format!("CREATE TABLE d{number} (a, b DEFAULT ({call}))"))?;
+        let answer = tenant.guest_sql(&format!("INSERT INTO d{number} (a) VALUES (1)"))?;
+        ensure!(message(&answer).context(call)?.contains("not allowed"), "{answer}");
+    }
+    Ok(())
+}
+
+#[test]
 fn bound_values_do_not_open_what_text_cannot() -> Result<()> {
     let node = SHIPPED.node()?;
     let tenant = node.tenant("misbehave")?;

@@ -179,6 +179,10 @@ pub(super) unsafe extern "C" fn call_function(
                 ffi::SQLITE_TRANSIENT(),
             ),
             Answer::TooBig => ffi::sqlite3_result_error_toobig(context),
+            // The text is NUL-terminated and copied.
+            Answer::Refused => {
+                ffi::sqlite3_result_error(context, c"the function is not allowed".as_ptr(), -1)
+            }
         }
     }
 }

@@ -151,6 +151,20 @@ pub const OPENS_PER_GUEST: u32 = 256;
 /// Checkpoints and closes that run at the same time, off the path of requests.
 pub const EVICTIONS_AT_ONCE: usize = 4;
 
+/// How long a snapshot waits for requests that read the database; its writers wait behind it.
+pub const SNAPSHOT_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long a snapshot may be read: 1 GiB at 15 Mbit/s. Its tenant's WAL grows meanwhile.
+pub const SNAPSHOT_TIME_MAX: Duration = Duration::from_secs(600);
+/// Bytes of a database file that are read at once.
+pub const SNAPSHOT_PART_BYTES: usize = 256 << 10;
+/// Parts that are read before their taker asks for them.
+pub const SNAPSHOT_PARTS_AHEAD: usize = 2;
+
+/// How long the upload of a database may take to arrive.
+pub const IMPORT_TIME_MAX: Duration = Duration::from_secs(600);
+/// How long the check of an uploaded database may take: 1 GiB from a slow disk.
+pub const IMPORT_CHECK_TIME_MAX: Duration = Duration::from_secs(300);
+
 /// How long a drain waits for requests in flight before it cancels them. Below Fly's `kill_timeout`.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
 /// How often parked handles and mapped components are looked over.

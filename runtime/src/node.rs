@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use crate::admission::Admission;
 use crate::catalog::{Artifacts, Catalog, Compiler};
 use crate::config::{Config, DescriptorLimit, Flags};
-use crate::control::{AdminDoor, AdminState, Directory, Keys, Store, Variables};
+use crate::control::{self, AdminDoor, AdminState, Directory, Keys, Store, Variables};
 use crate::database::{self, Database};
 use crate::edge::Edge;
 use crate::limits;
@@ -106,6 +106,7 @@ impl Node {
         settle(&lock).with_context(|| format!("{} cannot be synced", config.data.display()))?;
         let keys = Keys::load_or_make(&config.data.join("keys"))?;
         let rooms = Rooms::build(&config, &keys).await?;
+        control::remove_unnamed(&rooms.store, &rooms.tenants).await?;
         let public = bind(config.public_listen, "public_listen").await?;
         let admin = bind(config.admin_listen, "admin_listen").await?;
         let draining = Arc::new(AtomicBool::new(false));

@@ -63,7 +63,10 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("wasmtime_wasi", &["sandbox/"]),
     ("wasmtime_wasi_http", &["sandbox/", "edge/intake.rs"]),
     // In `sandbox` and `control`: the type of a body's bytes.
-    ("hyper", &["listener/", "edge/", "sandbox/", "control/api.rs", "control/upload.rs"]),
+    (
+        "hyper",
+        &["listener/", "edge/", "sandbox/", "control/api.rs", "control/database_api.rs", "control/upload.rs"],
+    ),
     ("hyper_util", &["listener/"]),
     ("tokio_io_timeout", &["listener/"]),
     ("proxy_header", &["listener/"]),

@@ -48,6 +48,7 @@ mod readme;
 mod sdk;
 mod sdk_async;
 mod small_machine;
+mod snapshot;
 mod streams;
 mod templates;
 mod upload;

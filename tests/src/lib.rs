@@ -13,6 +13,7 @@ pub mod faults;
 pub mod group;
 pub mod logs;
 mod node;
+pub mod sqlite;
 mod tenant;
 
 use std::thread;

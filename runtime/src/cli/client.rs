@@ -2,7 +2,7 @@
 //!
 //! It knows HTTP, tokens and problem details; what the answers mean is the commands' own business.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::Value;
 use ureq::http::{Response, StatusCode};
-use ureq::{Agent, Body, RequestBuilder};
+use ureq::{Agent, Body, BodyReader, RequestBuilder, SendBody};
 
 use super::address::NodeUrl;
 use super::text;
@@ -29,6 +29,9 @@ const REQUEST_TIME_MAX: Duration = Duration::from_secs(60);
 /// The same for what takes the node long: an upload waits for the compiler, two minutes of CPU time, perhaps behind
 /// others; a recovery checks a whole database.
 const LONG_TIME_MAX: Duration = Duration::from_secs(600);
+
+/// The same for an import: the upload, and the check of a large database, as long as the node allows each.
+const IMPORT_TIME_MAX: Duration = Duration::from_secs(1_200);
 
 /// The largest answer: the 16 MiB of rows that a node buffers, when every byte of them needs a JSON escape.
 const ANSWER_BYTES_MAX: u64 = 128 << 20;
@@ -64,6 +67,17 @@ pub(super) struct Refused {
     pub(super) status: StatusCode,
     reason: String,
     hint: String,
+}
+
+/// A file that is arriving.
+pub(super) struct Download {
+    /// Its size.
+    pub(super) bytes: u64,
+    /// Its entity tag: while that is the same, so is the file.
+    pub(super) tag: Option<String>,
+    /// Which database it is.
+    pub(super) database: Option<String>,
+    pub(super) reader: BodyReader<'static>,
 }
 
 /// A client of one node.
@@ -120,6 +134,47 @@ impl Client {
     /// `PUT`s JSON.
     pub(super) fn put(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.answer(self.with_token(self.agent.put(self.url(path))).send_json(body))
+    }
+
+    /// `GET`s a file; nothing when it is still the one that has the entity tag `known`.
+    pub(super) fn download(&self, path: &str, known: Option<&str>) -> anyhow::Result<Option<Download>> {
+        let request = self.agent.get(self.url(path)).config().timeout_global(Some(LONG_TIME_MAX)).build();
+        let mut request = self.with_token(request);
+        if let Some(known) = known {
+            request = request.header("if-none-match", known);
+        }
+        let response = match request.call() {
+            Ok(response) if response.status() == StatusCode::NOT_MODIFIED => return Ok(None),
+            Ok(response) if response.status().is_success() => response,
+            refused => {
+                self.answer(refused)?;
+                bail!("the node at {} sent no file", self.node)
+            }
+        };
+        let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let bytes = header("content-length").and_then(|bytes| bytes.parse().ok());
+        let bytes =
+            bytes.with_context(|| format!("the node at {} does not tell the file's size", self.node))?;
+        let (tag, database) =
+            (header("etag").map(str::to_owned), header("dormouse-database").map(str::to_owned));
+        Ok(Some(Download { bytes, tag, database, reader: response.into_body().into_reader() }))
+    }
+
+    /// `PUT`s a database file. The node may refuse it before it is sent.
+    pub(super) fn put_database(
+        &self,
+        path: &str,
+        file: impl Read + 'static,
+        bytes: u64,
+    ) -> anyhow::Result<Value> {
+        let request = self.agent.put(self.url(path)).config().timeout_global(Some(IMPORT_TIME_MAX)).build();
+        let request = self
+            .with_token(request)
+            .header("expect", "100-continue")
+            .header("content-type", "application/vnd.sqlite3")
+            .header("content-length", bytes);
+        let sent = request.send(SendBody::from_owned_reader(file));
+        self.answer(sent)
     }
 
     /// `DELETE`s what is at the path.

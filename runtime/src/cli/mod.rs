@@ -7,12 +7,14 @@
 mod address;
 mod client;
 mod completions;
+mod database;
 mod demo;
 mod deploy;
 mod dev;
 mod local;
 mod new;
 mod output;
+mod progress;
 mod project;
 mod split;
 mod sql;
@@ -54,7 +56,7 @@ struct Cli {
 enum Command {
     /// Run a node: the server that holds tenants, their functions and their databases
     Serve(ServeArgs),
-    /// Create, list, show, recover and delete tenants
+    /// Create, list, show, recover, export and delete tenants
     Tenant(tenant::TenantArgs),
     /// Set, list and unset variables and secrets that functions read
     Variable(variable::VariableArgs),

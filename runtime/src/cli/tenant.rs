@@ -1,4 +1,4 @@
-//! `dormouse tenant`: create, list, show, recover and delete tenants.
+//! `dormouse tenant`: create, list, show, recover, export and delete tenants.
 
 use std::io::{IsTerminal as _, Write as _};
 
@@ -9,7 +9,7 @@ use ureq::http::StatusCode;
 
 use super::client::{Client, ClientOptions, Refused};
 use super::table::{self, Cell};
-use super::{output, text};
+use super::{database, output, text};
 use crate::name::TenantName;
 
 /// Tenants that are asked for at once: the most that the API gives.
@@ -63,6 +63,20 @@ enum TenantCommand {
         #[command(flatten)]
         client: ClientOptions,
     },
+    /// Write a tenant's whole database to a file, as it is at one moment, while the tenant goes on
+    #[command(name = "export-db", after_help = "Example:\n  dormouse tenant export-db acme acme.db")]
+    ExportDb(database::ExportArgs),
+    /// Put a database from a file in the place of a tenant's
+    ///
+    /// The node checks the file and takes it over, or changes nothing. The tenant's database before it is kept, so that
+    /// revert-db can go back to it.
+    #[command(name = "import-db", after_help = "Example:\n  dormouse tenant import-db acme acme.db")]
+    ImportDb(database::ImportArgs),
+    /// Go back to the database that a tenant had before the latest import
+    ///
+    /// What has been written since then is kept beside it: the same command once more goes forward again.
+    #[command(name = "revert-db", after_help = "Example:\n  dormouse tenant revert-db acme")]
+    RevertDb(database::RevertArgs),
     /// Delete a tenant with its functions and all its data
     #[command(after_help = "Example:\n  dormouse tenant delete acme --yes")]
     Delete {
@@ -85,6 +99,9 @@ pub(super) fn run(args: &TenantArgs) -> anyhow::Result<()> {
         TenantCommand::List { json, client } => list(&client.client()?, *json),
         TenantCommand::Show { name, json, client } => show(&client.client()?, name, *json),
         TenantCommand::Recover { name, client } => recover(&client.client()?, name),
+        TenantCommand::ExportDb(args) => database::export(args),
+        TenantCommand::ImportDb(args) => database::import(args),
+        TenantCommand::RevertDb(args) => database::revert(args),
         TenantCommand::Delete { name, yes, client } => {
             let client = client.client()?;
             if !yes {

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tower::ServiceExt as _;
 
+use super::database_api;
 use super::directory::Directory;
 use super::extract::{Checked, PathOf, QueryOf};
 use super::reply::ApiError;
@@ -102,9 +103,12 @@ impl Door for AdminDoor {
 fn router(state: Arc<AdminState>) -> Router {
     let api = Router::new()
         .route("/v1/node", get(node))
+        .route("/v1/node/database", get(database_api::export_control))
         .route("/v1/tenants", get(list).post(create))
         .route("/v1/tenants/{tenant}", get(show).delete(delete))
         .route("/v1/tenants/{tenant}/functions/{function}", put(deploy))
+        .route("/v1/tenants/{tenant}/database", get(database_api::export).put(database_api::import))
+        .route("/v1/tenants/{tenant}/database/revert", post(database_api::revert))
         .route("/v1/tenants/{tenant}/sql", post(sql))
         .route("/v1/tenants/{tenant}/recover", post(recover))
         .route("/v1/tenants/{tenant}/variables", get(variables_api::list))
@@ -295,7 +299,11 @@ async fn recover(
 
 async fn delete(State(state): Shared, Checked(Path(name)): PathOf<String>) -> Answer<StatusCode> {
     let (name, row) = find(&state, &name).await?;
-    let keys = state.store.databases(&row.id).await?;
+    let mut keys = state.store.databases(&row.id).await?;
+    for key in keys.clone() {
+        let previous = state.store.generations(&key).await?.and_then(|known| known.previous);
+        keys.extend(previous.map(|generation| DatabaseKey { generation, ..key }));
+    }
     state.store.delete_tenant(&row.id).await?;
     state.directory.forget(&name);
     if let Err(error) = state.tenants.remove(&keys).await {

@@ -4,8 +4,10 @@
 //! [`Directory`], to learn what an address stands for.
 
 mod api;
+mod database_api;
 mod directory;
 mod extract;
+mod generations;
 mod register;
 mod reply;
 mod seal;
@@ -17,6 +19,7 @@ mod variables_api;
 
 pub use api::{AdminDoor, AdminState};
 pub use directory::{Directory, ResolveError, Target};
+pub use generations::remove_unnamed;
 pub use store::{Store, StoreError};
 pub use token::{KeyError, Keys};
 pub use variables::{FunctionVariables, VariableError, Variables};

@@ -33,6 +33,10 @@ pub(super) enum ApiError {
     MissingVariables { tenant: String, function: FunctionName, missing: Vec<VariableName> },
     #[error("the component is larger than {0} bytes")]
     TooLarge(u64),
+    #[error("the database is larger than the {0} bytes that a tenant may have (database_bytes_max)")]
+    DatabaseTooLarge(u64),
+    #[error("the tenant has no database to go back to: only an import leaves one")]
+    NoPreviousDatabase,
     #[error("there is nothing at this address; the API is described in docs/admin-api.md")]
     NotFound,
     #[error(transparent)]
@@ -80,6 +84,15 @@ const QUARANTINED: ProblemType = ProblemType::new(
     "database-quarantined",
     "The tenant's database is in quarantine",
 );
+const DATABASE_BUSY: ProblemType =
+    ProblemType::new(StatusCode::SERVICE_UNAVAILABLE, "database-busy", "The tenant's database is in use")
+        .retry_after(5);
+const BAD_DATABASE: ProblemType =
+    ProblemType::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-database", "The file cannot be taken over");
+const DATABASE_TOO_LARGE: ProblemType =
+    ProblemType::new(StatusCode::PAYLOAD_TOO_LARGE, "database-too-large", "Database too large");
+const NO_PREVIOUS_DATABASE: ProblemType =
+    ProblemType::new(StatusCode::CONFLICT, "no-previous-database", "There is no database to go back to");
 const TOO_LARGE: ProblemType =
     ProblemType::new(StatusCode::PAYLOAD_TOO_LARGE, "component-too-large", "Component too large");
 const NOT_FOUND: ProblemType = ProblemType::new(StatusCode::NOT_FOUND, "not-found", "Nothing here");
@@ -116,6 +129,12 @@ impl ApiError {
             Self::NodeMemory(_)
             | Self::Catalog(CatalogError::NodeMemory(_))
             | Self::Sql(DatabaseError::NodeMemory) => NODE_MEMORY,
+            Self::Sql(DatabaseError::Busy(_)) | Self::Store(StoreError::Database(DatabaseError::Busy(_))) => {
+                DATABASE_BUSY
+            }
+            Self::Sql(DatabaseError::Rejected(_)) => BAD_DATABASE,
+            Self::DatabaseTooLarge(_) => DATABASE_TOO_LARGE,
+            Self::NoPreviousDatabase => NO_PREVIOUS_DATABASE,
             Self::Store(StoreError::TooNew { .. } | StoreError::Database(_) | StoreError::Unexpected(_))
             | Self::Variable(
                 VariableError::Store(_) | VariableError::Seal(_) | VariableError::Unreadable(_),

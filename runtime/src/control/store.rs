@@ -4,13 +4,16 @@
 //! all, and is on disk before it is answered. Changes that wait while another is written share the next transaction.
 
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Mutex, oneshot};
 
 use crate::catalog::Digest;
-use crate::database::{Change, Command, Database, DatabaseError, Profile, Reply, SessionId, Value};
+use crate::database::{
+    Change, Command, Database, DatabaseError, Extent, FilePart, FileStream, Hold, Holds, Profile, Reply,
+    SessionId, Still, Value,
+};
 use crate::limits;
 use crate::manifest::FunctionManifest;
 use crate::name::{EnvironmentName, FunctionName, Id, TenantName};
@@ -22,7 +25,7 @@ use super::variables::FunctionVariables;
 
 /// The steps that bring the schema from each version to the next; each ends with the version that it makes. The
 /// control data of a newer program, with more of them, is refused.
-const MIGRATIONS: &[&[&str]] = &[TENANTS, VARIABLES, MANIFESTS, MADE, ACTIVE_BY_VERSION];
+const MIGRATIONS: &[&[&str]] = &[TENANTS, VARIABLES, MANIFESTS, MADE, ACTIVE_BY_VERSION, GENERATIONS];
 
 const TENANTS: &[&str] = &[
     "CREATE TABLE tenants (
@@ -64,6 +67,16 @@ const MADE: &[&str] =
 /// Without it each version that goes with its tenant is looked for in all of them.
 const ACTIVE_BY_VERSION: &[&str] =
     &["CREATE INDEX active_versions_by_version ON active_versions (version_id)", "PRAGMA user_version = 5"];
+
+/// A generation without a name has files that are on their way in or out; at a start they go.
+const GENERATIONS: &[&str] = &[
+    "ALTER TABLE environments ADD COLUMN previous_generation INTEGER",
+    "CREATE TABLE unnamed_generations (
+        environment_id TEXT NOT NULL REFERENCES environments (id) ON DELETE CASCADE, generation INTEGER NOT NULL,
+        PRIMARY KEY (environment_id, generation)
+     ) STRICT, WITHOUT ROWID",
+    "PRAGMA user_version = 6",
+];
 
 /// The WAL of the control data is copied when it is larger than this.
 const WAL_BYTES_MAX: u64 = 4 << 20;
@@ -120,12 +133,35 @@ pub struct Store {
     path: PathBuf,
     session: Mutex<Option<SessionId>>,
     waiting: std::sync::Mutex<Vec<Waiting>>,
+    holds: Holds,
+    /// One switch of generations at a time, so that what is read before it still holds.
+    pub(super) switching: Mutex<()>,
 }
 
 /// A change that has not been carried out, and who waits for it.
 struct Waiting {
     change: Change,
     answer: oneshot::Sender<std::result::Result<(), DatabaseError>>,
+}
+
+/// The file of the control data, while no checkpoint changes it.
+struct Snapshot {
+    store: Arc<Store>,
+    _hold: Hold,
+}
+
+impl Still for Snapshot {
+    async fn read(&mut self, offset: u64, bytes_max: usize) -> std::result::Result<FilePart, DatabaseError> {
+        match self.store.call(Command::ReadFile { offset, bytes_max }).await? {
+            Reply::FileRead(part) => Ok(part),
+            Reply::Done
+            | Reply::Executed(_)
+            | Reply::NeedsWriter { .. }
+            | Reply::Batched { .. }
+            | Reply::Checkpointed { .. }
+            | Reply::Verified(_) => Err(DatabaseError::Closed),
+        }
+    }
 }
 
 pub(super) type Row = Vec<Value>;
@@ -139,7 +175,7 @@ pub(super) fn integer(row: &Row, index: usize) -> Result<i64> {
     row.get(index).and_then(Value::as_integer).ok_or(StoreError::Unexpected("integer"))
 }
 
-fn id(row: &Row, index: usize) -> Result<Id> {
+pub(super) fn id(row: &Row, index: usize) -> Result<Id> {
     Id::parse(text(row, index)?).ok_or(StoreError::Unexpected("id"))
 }
 
@@ -154,8 +190,14 @@ impl Store {
             database.call(session, Command::Create { path: path.to_owned() }).await?;
             database.call(session, Command::Close).await?;
         }
-        let (path, session) = (path.to_owned(), Mutex::new(None));
-        let store = Self { database, path, session, waiting: std::sync::Mutex::default() };
+        let store = Self {
+            database,
+            path: path.to_owned(),
+            session: Mutex::new(None),
+            waiting: std::sync::Mutex::default(),
+            holds: Holds::default(),
+            switching: Mutex::default(),
+        };
         let version = store.query("PRAGMA user_version", Vec::new()).await?;
         let found = version.first().map_or(Ok(0), |row| integer(row, 0))?;
         let missing = usize::try_from(found).ok().and_then(|found| MIGRATIONS.get(found..));
@@ -238,7 +280,7 @@ impl Store {
         rows.iter().map(function).collect()
     }
 
-    /// The databases of a tenant, production first.
+    /// The databases of a tenant that are in use, production first.
     pub(super) async fn databases(&self, tenant: &Id) -> Result<Vec<DatabaseKey>> {
         let sql = "SELECT id, generation FROM environments WHERE tenant_id = ? ORDER BY name <> 'production'";
         let rows = self.query(sql, vec![tenant.as_str().into()]).await?;
@@ -329,9 +371,12 @@ impl Store {
         };
         match self.call(command).await? {
             Reply::Executed(executed) => Ok(executed.outcome?.rows),
-            Reply::Done | Reply::NeedsWriter { .. } | Reply::Batched { .. } | Reply::Checkpointed { .. } => {
-                Err(StoreError::Unexpected("answer"))
-            }
+            Reply::Done
+            | Reply::NeedsWriter { .. }
+            | Reply::Batched { .. }
+            | Reply::Checkpointed { .. }
+            | Reply::FileRead(_)
+            | Reply::Verified(_) => Err(StoreError::Unexpected("answer")),
         }
     }
 
@@ -364,6 +409,8 @@ impl Store {
         }
         let wal = tokio::fs::metadata(self.path.with_extension("db-wal")).await;
         if wal.is_ok_and(|wal| wal.len() > WAL_BYTES_MAX)
+            // A snapshot is read; a later change will copy more.
+            && !self.holds.are_any()
             && let Err(error) = self.call_on(session, Command::Checkpoint).await
         {
             // The changes themselves are on disk.
@@ -371,9 +418,21 @@ impl Store {
         }
     }
 
-    async fn call(&self, command: Command) -> Result<Reply> {
+    async fn call(&self, command: Command) -> std::result::Result<Reply, DatabaseError> {
+        self.call_on(&mut *self.session.lock().await, command).await
+    }
+
+    /// A consistent copy of the control data, while it goes on to be read and changed.
+    pub(super) async fn snapshot(self: &Arc<Self>) -> Result<FileStream> {
+        let hold = self.holds.hold().await?;
         let mut session = self.session.lock().await;
-        Ok(self.call_on(&mut session, command).await?)
+        let copied = self.call_on(&mut session, Command::Checkpoint).await?;
+        if copied == (Reply::Checkpointed { extent: Extent::Partial }) {
+            return Err(StoreError::Unexpected("reader of the control data"));
+        }
+        let snapshot = Snapshot { store: self.clone(), _hold: hold };
+        drop(session);
+        Ok(FileStream::start(snapshot, limits::SNAPSHOT_TIME_MAX).await?)
     }
 
     /// Sends a command on the one session, which is opened when it is not there.
@@ -420,7 +479,7 @@ fn manifest(row: &Row, index: usize) -> Result<Option<FunctionManifest>> {
     read.map_err(|_| StoreError::Unexpected("manifest"))
 }
 
-fn key(tenant: Id, environment: Id, generation: i64) -> Result<DatabaseKey> {
+pub(super) fn key(tenant: Id, environment: Id, generation: i64) -> Result<DatabaseKey> {
     let generation = u64::try_from(generation).map_err(|_| StoreError::Unexpected("generation"))?;
     Ok(DatabaseKey { tenant, environment, generation })
 }
@@ -450,7 +509,7 @@ mod tests {
         crate::database::start()?;
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("control.db");
-        let database = Database::start(1, 4, &std::sync::Arc::new(Budget::new(u64::MAX, u64::MAX)))?;
+        let database = Database::start(1, 4, &Arc::new(Budget::new(u64::MAX, u64::MAX)))?;
         let (tenant, environment, component) = ("0".repeat(32), "1".repeat(32), "2".repeat(64));
         let rows = [
             format!("INSERT INTO tenants (id, name) VALUES ('{tenant}', 'acme')"),
@@ -478,7 +537,7 @@ mod tests {
         crate::database::start()?;
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("control.db");
-        let database = Database::start(1, 4, &std::sync::Arc::new(Budget::new(u64::MAX, u64::MAX)))?;
+        let database = Database::start(1, 4, &Arc::new(Budget::new(u64::MAX, u64::MAX)))?;
         left_by(&database, &path, MIGRATIONS.len(), &["PRAGMA user_version = 1000"]).await?;
         let refused = Store::open(database, &path).await.err().map(|error| error.to_string());
         assert!(refused.is_some_and(|refused| refused.contains("run a newer one")));

@@ -90,6 +90,26 @@ pub enum Command {
         /// Where.
         path: PathBuf,
     },
+    /// Make a new database file of an upload, which stays and is of no more use. It must not exist.
+    Import {
+        /// The upload.
+        upload: PathBuf,
+        /// Where the database goes.
+        path: PathBuf,
+        /// Largest size of both.
+        bytes_max: u64,
+        /// How long checking it may take.
+        time_max: Duration,
+    },
+    /// Check all pages of a database file that nobody uses, and read from it. Nothing is written.
+    Verify {
+        /// Where.
+        path: PathBuf,
+        /// What to read.
+        queries: Vec<String>,
+        /// How long it may take.
+        time_max: Duration,
+    },
     /// Open an existing database file.
     Open {
         /// Where.
@@ -128,6 +148,13 @@ pub enum Command {
     Reset,
     /// Copy the WAL into the database file, sync it and empty the WAL.
     Checkpoint,
+    /// Read from the database file itself. The sender has made sure that no checkpoint changes it meanwhile.
+    ReadFile {
+        /// From which byte.
+        offset: u64,
+        /// How many bytes at most.
+        bytes_max: usize,
+    },
     /// Close the connection.
     Close,
 }
@@ -160,6 +187,26 @@ pub struct Executed {
     pub memory_bytes: u64,
 }
 
+/// How far a checkpoint came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Extent {
+    /// The WAL is empty.
+    Emptied,
+    /// Everything in the WAL is in the database file; somebody still reads the WAL.
+    Copied,
+    /// A reader holds a part of the WAL back.
+    Partial,
+}
+
+/// A part of a database file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilePart {
+    /// The bytes; none behind the end of the file.
+    pub bytes: Vec<u8>,
+    /// Size of the whole file.
+    pub file_bytes: u64,
+}
+
 /// The answer to a command.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Reply {
@@ -181,9 +228,13 @@ pub enum Reply {
     },
     /// The WAL was copied into the database file.
     Checkpointed {
-        /// Whether all of it was, so that the WAL is empty; a reader can hold a part of it back.
-        complete: bool,
+        /// How far it came.
+        extent: Extent,
     },
+    /// A part of the database file.
+    FileRead(FilePart),
+    /// The file is sound; these are the rows of each query.
+    Verified(Vec<Vec<Vec<Value>>>),
 }
 
 /// Why a command was not carried out. Nothing of it was kept.
@@ -210,6 +261,12 @@ pub enum DatabaseError {
     /// Reading or writing the files failed before, and nobody touches them until they are recovered.
     #[error("the database is in quarantine: {0}")]
     Quarantined(String),
+    /// Others use the database in a way that does not allow it now; it may work soon.
+    #[error("{0}")]
+    Busy(String),
+    /// An uploaded file is no database that can be had here.
+    #[error("the file cannot be taken over: {0}")]
+    Rejected(String),
     /// The session is not there: closed, or never opened.
     #[error("the session is closed")]
     Closed,
@@ -220,9 +277,13 @@ impl DatabaseError {
     #[must_use]
     pub fn session_is_usable(&self) -> bool {
         match self {
-            Self::Statement(_) | Self::Full(_) | Self::TimedOut(_) | Self::Cancelled | Self::NodeMemory => {
-                true
-            }
+            Self::Statement(_)
+            | Self::Full(_)
+            | Self::TimedOut(_)
+            | Self::Busy(_)
+            | Self::Rejected(_)
+            | Self::Cancelled
+            | Self::NodeMemory => true,
             Self::Storage(_) | Self::Quarantined(_) | Self::Closed => false,
         }
     }
@@ -242,6 +303,17 @@ mod tests {
     fn messages_survive_bytes() -> Result<(), serde_json::Error> {
         let commands = [
             Command::Create { path: "/data/a.db".into() },
+            Command::Import {
+                upload: "/data/a.upload".into(),
+                path: "/data/a.db".into(),
+                bytes_max: 1,
+                time_max: Duration::from_secs(1),
+            },
+            Command::Verify {
+                path: "/data/a.db".into(),
+                queries: vec!["SELECT 1".into()],
+                time_max: Duration::from_secs(1),
+            },
             Command::Open { path: "/data/a.db".into(), profile: Profile::Tenant, bytes_max: 1 },
             Command::Execute {
                 sql: "INSERT INTO t VALUES (?, ?, ?, ?, ?)".into(),
@@ -262,6 +334,7 @@ mod tests {
             Command::Rollback,
             Command::Reset,
             Command::Checkpoint,
+            Command::ReadFile { offset: 1 << 40, bytes_max: 4_096 },
             Command::Close,
         ];
         for command in commands {
@@ -270,7 +343,9 @@ mod tests {
         let replies = [
             Ok(Reply::Done),
             Ok(Reply::NeedsWriter { sql: "DELETE FROM t".into(), parameters: vec![Value::Null] }),
-            Ok(Reply::Checkpointed { complete: true }),
+            Ok(Reply::Checkpointed { extent: Extent::Copied }),
+            Ok(Reply::Verified(vec![vec![vec![Value::Null]]])),
+            Ok(Reply::FileRead(FilePart { bytes: vec![0, 255], file_bytes: 8_192 })),
             Ok(Reply::Executed(Executed {
                 outcome: Ok(Rows { columns: vec!["a".into()], rows: vec![vec![Value::Integer(1)]] }),
                 changes: 1,

@@ -10,14 +10,19 @@
 mod callbacks;
 mod functions;
 mod guard;
+mod import;
 mod memory;
 mod message;
 mod queue;
 mod session;
 mod sqlite;
 mod statement;
+mod stream;
 mod worker;
 
-pub use message::{Change, Command, DatabaseError, Executed, Profile, Reply, Rows, SessionId, Value};
+pub use message::{
+    Change, Command, DatabaseError, Executed, Extent, FilePart, Profile, Reply, Rows, SessionId, Value,
+};
 pub use sqlite::start;
+pub use stream::{FileStream, Hold, Holds, Still};
 pub use worker::Database;

@@ -12,7 +12,7 @@ use libsql::ffi;
 
 use super::callbacks::Stopped;
 use super::memory::{self, Account, Held};
-use super::message::{Change, DatabaseError, Executed, Profile, Reply, Rows, Value};
+use super::message::{Change, DatabaseError, Executed, Extent, FilePart, Profile, Reply, Rows, Value};
 use super::sqlite::{Connection, Purpose, SqliteError};
 use super::statement::{Statement, Step};
 use crate::limits;
@@ -189,17 +189,18 @@ impl Session {
         self.changes_before_lease = self.connection.total_changes();
     }
 
-    /// Whether the whole WAL could be copied.
-    pub(super) fn checkpoint(&mut self) -> Result<bool, DatabaseError> {
+    /// Copies what can be copied of the WAL.
+    pub(super) fn checkpoint(&mut self) -> Result<Extent, DatabaseError> {
         // A reader of the same tenant must not hold this thread: what can be copied is copied, the rest next time.
         self.connection.busy_timeout(0);
         let result = self.connection.checkpoint();
         self.connection.busy_timeout(LOCK_WAIT_MILLISECONDS);
-        match result {
-            Ok(()) => Ok(true),
-            Err(error) if error.primary() == ffi::SQLITE_BUSY => Ok(false),
-            Err(error) => Err(self.explain(error, Duration::MAX)),
-        }
+        result.map_err(|error| self.explain(error, Duration::MAX))
+    }
+
+    /// Reads from the database file.
+    pub(super) fn read_file(&mut self, offset: u64, bytes_max: usize) -> Result<FilePart, DatabaseError> {
+        self.connection.read_file(offset, bytes_max).map_err(|error| storage(&error))
     }
 
     /// Lengthens the WAL's file with zeros before its frames need the room: a commit into a file that is long enough
@@ -278,7 +279,7 @@ fn on_open(path: &Path, error: &SqliteError) -> DatabaseError {
     }
 }
 
-fn on_file(path: &Path, error: &std::io::Error) -> DatabaseError {
+pub(super) fn on_file(path: &Path, error: &std::io::Error) -> DatabaseError {
     let text = format!("{}: {error}", path.display());
     match error.kind() {
         std::io::ErrorKind::StorageFull => DatabaseError::Full(text),
@@ -310,10 +311,7 @@ fn set_up(mut connection: Connection, opening: &Opening) -> Result<Connection, S
     connection.option(ffi::SQLITE_DBCONFIG_ENABLE_FKEY, true)?;
     connection.keep_wal_file()?;
     if opening.profile == Profile::Tenant {
-        connection.option(ffi::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-        for (limit, value) in TENANT_LIMITS {
-            connection.limit(*limit, *value);
-        }
+        guard(&mut connection)?;
     }
     let pages_max = opening.bytes_max / u64::from(limits::DATABASE_PAGE_BYTES);
     plain(&mut connection, "PRAGMA synchronous=FULL")?;
@@ -322,13 +320,27 @@ fn set_up(mut connection: Connection, opening: &Opening) -> Result<Connection, S
     Ok(connection)
 }
 
+/// What holds for every connection that runs a tenant's SQL or reads a tenant's schema.
+pub(super) fn guard(connection: &mut Connection) -> Result<(), SqliteError> {
+    connection.option(ffi::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    connection.option(ffi::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    for (limit, value) in TENANT_LIMITS {
+        connection.limit(*limit, *value);
+    }
+    Ok(())
+}
+
 /// Runs a statement of the room's own.
-fn plain(connection: &mut Connection, sql: &str) -> Result<(), SqliteError> {
+pub(super) fn plain(connection: &mut Connection, sql: &str) -> Result<(), SqliteError> {
     step_through(connection, sql, &[])
 }
 
 /// Runs a statement whose rows nobody wants.
-fn step_through(connection: &mut Connection, sql: &str, parameters: &[Value]) -> Result<(), SqliteError> {
+pub(super) fn step_through(
+    connection: &mut Connection,
+    sql: &str,
+    parameters: &[Value],
+) -> Result<(), SqliteError> {
     if let Some(mut statement) = connection.prepare(sql)? {
         statement.bind(parameters)?;
         while statement.step()? == Step::Row {}
@@ -388,18 +400,28 @@ pub(super) fn create(path: &Path) -> Result<(), DatabaseError> {
     let io = |error: std::io::Error| on_file(path, &error);
     let folder = path.parent().ok_or_else(|| DatabaseError::Storage("the path has no folder".to_owned()))?;
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
-    if !path.try_exists().map_err(io)? {
-        let unfinished = path.with_extension("new");
-        for leftover in [&unfinished, &wal_of(&unfinished), &beside(&unfinished, "-journal")] {
-            remove(leftover).map_err(io)?;
-        }
-        fill(&unfinished).map_err(|error| on_open(&unfinished, &error))?;
-        sync(&unfinished).map_err(io)?;
-        std::fs::rename(&unfinished, path).map_err(io)?;
+    if path.try_exists().map_err(io)? {
+        return keep_names(path).map_err(io);
     }
-    make_wal(path).map_err(io)?;
+    let unfinished = path.with_extension("new");
+    for leftover in [&unfinished, &wal_of(&unfinished), &beside(&unfinished, "-journal")] {
+        remove(leftover).map_err(io)?;
+    }
+    fill(&unfinished).map_err(|error| on_open(&unfinished, &error))?;
+    keep(&unfinished, path).map_err(io)
+}
+
+/// Puts a finished database, and an empty WAL, under their names.
+pub(super) fn keep(unfinished: &Path, path: &Path) -> std::io::Result<()> {
+    sync(unfinished)?;
+    std::fs::rename(unfinished, path)?;
+    keep_names(path)
+}
+
+fn keep_names(path: &Path) -> std::io::Result<()> {
+    make_wal(path)?;
     // Another database may have been made in a new folder that is not on disk yet: each is synced for each file.
-    folder.ancestors().take(FOLDERS_SYNCED).try_for_each(sync).map_err(io)
+    path.ancestors().skip(1).take(FOLDERS_SYNCED).try_for_each(sync)
 }
 
 /// Makes the empty WAL of a database. It stays for good, so that its name is synced once and not with each first
@@ -455,6 +477,7 @@ fn ensure_wal(database: &Path) -> std::io::Result<()> {
 /// The folders of an environment, a tenant and a shard, the folder of tenants, and the one that this is in.
 const FOLDERS_SYNCED: usize = 5;
 
+/// Puts a file or a folder on disk. No session has the file open.
 fn sync(path: &Path) -> std::io::Result<()> {
     File::open(path)?.sync_all()
 }
@@ -464,8 +487,13 @@ fn fill(path: &Path) -> Result<(), SqliteError> {
     let mut connection = Connection::open(path, Purpose::Create, Profile::Control, cancelled)?;
     plain(&mut connection, &format!("PRAGMA page_size={}", limits::DATABASE_PAGE_BYTES))?;
     plain(&mut connection, "PRAGMA auto_vacuum=INCREMENTAL")?;
+    settle(&mut connection)
+}
+
+/// Gives a new database what does not depend on what it holds.
+pub(super) fn settle(connection: &mut Connection) -> Result<(), SqliteError> {
     // Whoever renames the file syncs it, once.
-    plain(&mut connection, "PRAGMA synchronous=OFF")?;
-    plain(&mut connection, "PRAGMA journal_mode=WAL")?;
-    plain(&mut connection, &format!("PRAGMA application_id={APPLICATION_ID}"))
+    plain(connection, "PRAGMA synchronous=OFF")?;
+    plain(connection, "PRAGMA journal_mode=WAL")?;
+    plain(connection, &format!("PRAGMA application_id={APPLICATION_ID}"))
 }

@@ -19,7 +19,7 @@ use super::callbacks::{self, Hooks, Stopped};
 use super::functions::{self, Function};
 use super::guard;
 use super::memory;
-use super::message::Profile;
+use super::message::{Extent, FilePart, Profile};
 use super::statement::{Kept, Statement};
 
 /// A failed call: SQLite's extended result code and its text.
@@ -88,6 +88,14 @@ pub(super) enum Purpose {
     Create,
     /// Use a file that must exist.
     Use,
+    /// Read a file that nobody changes; no lock is taken and no file made beside it.
+    Inspect,
+}
+
+/// The URI of a file that does not change: <https://www.sqlite.org/uri.html>.
+fn immutable(path: &[u8]) -> Vec<u8> {
+    let escaped: String = path.iter().map(|byte| format!("%{byte:02x}")).collect();
+    format!("file:{}?immutable=1", escaped.replace("%2f", "/")).into_bytes()
 }
 
 impl Connection {
@@ -100,14 +108,17 @@ impl Connection {
         cancelled: Arc<AtomicBool>,
     ) -> Result<Self> {
         use std::os::unix::ffi::OsStrExt as _;
-        let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| SqliteError {
+        let path = path.as_os_str().as_bytes();
+        let (path, access) = match purpose {
+            Purpose::Create => (path.to_vec(), ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_CREATE),
+            Purpose::Use => (path.to_vec(), ffi::SQLITE_OPEN_READWRITE),
+            Purpose::Inspect => (immutable(path), ffi::SQLITE_OPEN_READONLY | ffi::SQLITE_OPEN_URI),
+        };
+        let path = CString::new(path).map_err(|_| SqliteError {
             code: ffi::SQLITE_CANTOPEN,
             message: "the path holds NUL".to_owned(),
         })?;
-        let mut flags = ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_NOMUTEX | ffi::SQLITE_OPEN_EXRESCODE;
-        if purpose == Purpose::Create {
-            flags |= ffi::SQLITE_OPEN_CREATE;
-        }
+        let flags = access | ffi::SQLITE_OPEN_NOMUTEX | ffi::SQLITE_OPEN_EXRESCODE;
         let mut raw = std::ptr::null_mut();
         // SAFETY: `path` and the VFS name are NUL-terminated and outlive the call; `raw` is a valid place.
         let code = unsafe { ffi::sqlite3_open_v2(path.as_ptr(), &raw mut raw, flags, c"unix-excl".as_ptr()) };
@@ -260,22 +271,58 @@ impl Connection {
         unsafe { ffi::sqlite3_set_last_insert_rowid(self.raw.as_ptr(), 0) };
     }
 
-    /// Copies the whole WAL into the database, syncs it and truncates the WAL to nothing.
-    pub(super) fn checkpoint(&mut self) -> Result<()> {
-        let nothing = std::ptr::null_mut();
-        // SAFETY: the connection is open; the two result places may be null.
+    /// Copies the WAL into the database, syncs it and truncates the WAL to nothing, as far as readers allow.
+    pub(super) fn checkpoint(&mut self) -> Result<Extent> {
+        let (mut frames, mut copied) = (-1, -1);
+        // SAFETY: the connection is open and the two result places are valid.
         let code = unsafe {
             ffi::sqlite3_wal_checkpoint_v2(
                 self.raw.as_ptr(),
                 c"main".as_ptr(),
                 ffi::SQLITE_CHECKPOINT_TRUNCATE,
-                nothing,
-                nothing,
+                &raw mut frames,
+                &raw mut copied,
+            )
+        };
+        if code & 0xff == ffi::SQLITE_BUSY {
+            return Ok(if frames >= 0 && frames == copied { Extent::Copied } else { Extent::Partial });
+        }
+        self.check(code)?;
+        self.hooks.wal_pages.set(0);
+        Ok(Extent::Emptied)
+    }
+
+    /// Reads from the database file through SQLite's own descriptor: closing another one would drop its locks.
+    pub(super) fn read_file(&mut self, offset: u64, bytes_max: usize) -> Result<FilePart> {
+        let mut file = std::ptr::null_mut::<ffi::sqlite3_file>();
+        let mut size: ffi::sqlite3_int64 = 0;
+        // SAFETY: this file control writes one pointer, to a file that lives as long as the connection.
+        let code = unsafe {
+            ffi::sqlite3_file_control(
+                self.raw.as_ptr(),
+                c"main".as_ptr(),
+                ffi::SQLITE_FCNTL_FILE_POINTER,
+                (&raw mut file).cast(),
             )
         };
         self.check(code)?;
-        self.hooks.wal_pages.set(0);
-        Ok(())
+        // SAFETY: `file` is null or valid; so are its methods, which are null while the file is not open.
+        let methods = unsafe { file.as_ref().and_then(|file| file.pMethods.as_ref()) };
+        let methods = methods.and_then(|methods| Some((methods.xFileSize?, methods.xRead?)));
+        let Some((size_of, read)) = methods else { return Err(self.error(ffi::SQLITE_CANTOPEN)) };
+        // SAFETY: the method is called as SQLite calls it; `size` is a valid place.
+        self.check(unsafe { size_of(file, &raw mut size) })?;
+        let file_bytes = u64::try_from(size).unwrap_or(0);
+        let left = usize::try_from(file_bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; left.min(bytes_max)];
+        let (amount, start) = (c_int::try_from(bytes.len()), ffi::sqlite3_int64::try_from(offset));
+        if let (Ok(amount), Ok(start)) = (amount, start)
+            && amount > 0
+        {
+            // SAFETY: as above; `bytes` has room for `amount`.
+            self.check(unsafe { read(file, bytes.as_mut_ptr().cast(), amount, start) })?;
+        }
+        Ok(FilePart { bytes, file_bytes })
     }
 
     /// The first statement of `sql`, compiled now or kept from an earlier time; `None` when the text holds only white

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::import::{self, Import};
 use super::memory::{Account, empty_thread_cache, grant_from, on_account};
-use super::message::{Command, DatabaseError, Reply, SessionId};
+use super::message::{Command, DatabaseError, Profile, Reply, SessionId};
 use super::queue::{self, Receiver, Sender};
 use super::session::{self, Opening, Request, Session};
 use crate::limits;
@@ -152,6 +153,13 @@ fn apply(slot: &Slot, open: &mut Option<OpenSession>, command: Command) -> Answe
     slot.cancelled.store(false, Ordering::Relaxed);
     match command {
         Command::Create { path } => session::create(&path).map(|()| Reply::Done),
+        Command::Import { upload, path, bytes_max, time_max } => {
+            let import = Import { upload, path, bytes_max, time_max };
+            on_own_account(|| import.carry_out(&slot.cancelled)).map(|()| Reply::Done)
+        }
+        Command::Verify { path, queries, time_max } => {
+            on_own_account(|| import::verify(&path, &queries, time_max, &slot.cancelled)).map(Reply::Verified)
+        }
         Command::Open { path, profile, bytes_max } => {
             let opening = Opening { path, profile, bytes_max };
             let mut account = Session::account(profile);
@@ -183,6 +191,11 @@ fn close(open: &mut Option<OpenSession>) {
     }
 }
 
+/// Runs work on files that no session has open, within the memory of a tenant's session.
+fn on_own_account<T>(work: impl FnOnce() -> T) -> T {
+    on_account(&mut Session::account(Profile::Tenant), work)
+}
+
 fn apply_open(session: &mut Session, command: Command) -> Answer {
     match command {
         Command::Execute {
@@ -203,7 +216,12 @@ fn apply_open(session: &mut Session, command: Command) -> Answer {
         Command::Batch { changes } => session.batch(&changes),
         Command::Rollback => session.rollback().map(|()| Reply::Done),
         Command::Reset => session.reset().map(|()| Reply::Done),
-        Command::Checkpoint => session.checkpoint().map(|complete| Reply::Checkpointed { complete }),
-        Command::Create { .. } | Command::Open { .. } | Command::Close => Err(DatabaseError::Closed),
+        Command::Checkpoint => session.checkpoint().map(|extent| Reply::Checkpointed { extent }),
+        Command::ReadFile { offset, bytes_max } => session.read_file(offset, bytes_max).map(Reply::FileRead),
+        Command::Create { .. }
+        | Command::Import { .. }
+        | Command::Verify { .. }
+        | Command::Open { .. }
+        | Command::Close => Err(DatabaseError::Closed),
     }
 }

@@ -1,7 +1,9 @@
 //! Where databases lie: `<folder>/<2 hex>/<tenant id>/<environment id>/<generation>.db`.
 
+use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{Advice, fadvise};
 
@@ -43,6 +45,44 @@ pub(super) async fn size(database: &Path) -> Size {
     Size { bytes: bytes(database).await, wal_bytes: bytes(&database.with_extension("db-wal")).await }
 }
 
+/// What a database's file holds, told by its size and the time of its last change, while its WAL is empty: the next
+/// commit makes the WAL longer, and the checkpoint behind it changes the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revision {
+    bytes: u64,
+    changed: SystemTime,
+}
+
+/// The kernel takes the time of a change from a clock that ticks every 10 ms at most.
+const CLOCK_TICK: Duration = Duration::from_millis(20);
+
+impl Revision {
+    /// Waits until a change would have another time.
+    pub(super) async fn grow_old(&self) {
+        let age = self.changed.elapsed().unwrap_or_default();
+        tokio::time::sleep(CLOCK_TICK.saturating_sub(age)).await;
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let changed = self.changed.duration_since(UNIX_EPOCH).unwrap_or_default();
+        write!(f, "{}-{}", self.bytes, changed.as_nanos())
+    }
+}
+
+/// The revision of a database. Nothing is opened.
+pub(super) async fn revision(database: &Path) -> Option<Revision> {
+    if size(database).await.wal_bytes > 0 {
+        return None;
+    }
+    let metadata = tokio::fs::metadata(database).await.ok()?;
+    let changed = metadata.modified().ok()?;
+    // Where the file system counts whole seconds, two changes can have the same time.
+    let is_exact = changed.duration_since(UNIX_EPOCH).is_ok_and(|since| since.subsec_nanos() != 0);
+    is_exact.then_some(Revision { bytes: metadata.len(), changed })
+}
+
 /// Whether a database is gone because its tenant is.
 pub(super) fn are_removed(folder: &Path, key: &DatabaseKey) -> bool {
     let is_there = |path: &Path| path.try_exists().unwrap_or(true);
@@ -68,6 +108,45 @@ fn forget_cached_file(path: &Path) -> std::io::Result<()> {
     let synced = file.sync_all();
     fadvise(&file, 0, None, Advice::DontNeed)?;
     synced
+}
+
+/// Where an upload lies that is to become a database.
+pub(super) fn upload(folder: &Path, key: &DatabaseKey) -> PathBuf {
+    path(folder, key).with_extension("upload")
+}
+
+pub(super) async fn make_upload(folder: &Path, key: &DatabaseKey) -> std::io::Result<tokio::fs::File> {
+    let path = upload(folder, key);
+    if let Some(environment) = path.parent() {
+        tokio::fs::DirBuilder::new().recursive(true).mode(0o700).create(environment).await?;
+    }
+    let mut options = tokio::fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600).open(path).await
+}
+
+/// Removes an upload that is of no more use. One that stays is found at the next start.
+pub(super) async fn remove_upload(folder: &Path, key: &DatabaseKey) {
+    let path = upload(folder, key);
+    if let Err(error) = tokio::fs::remove_file(&path).await {
+        tracing::warn!(path = %path.display(), %error, "an upload stays behind");
+    }
+}
+
+/// Removes whatever there is of a generation: `<generation>.db`, its log, and what has not become it.
+pub(super) async fn remove_generation(folder: &Path, key: &DatabaseKey) -> std::io::Result<()> {
+    let path = path(folder, key);
+    let Some(environment) = path.parent() else { return Ok(()) };
+    let mut entries = match tokio::fs::read_dir(environment).await {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    let start = format!("{}.", key.generation);
+    while let Some(entry) = entries.next_entry().await? {
+        if entry.file_name().to_string_lossy().starts_with(&start) {
+            tokio::fs::remove_file(entry.path()).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes all files of a tenant; none left is fine.

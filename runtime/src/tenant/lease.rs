@@ -56,6 +56,7 @@ impl Lease {
     /// When the file cannot be made or opened, or is in quarantine.
     pub async fn open(&mut self) -> Result<(), DatabaseError> {
         self.shared.quarantines.check(&self.key)?;
+        self.shared.generations.check_open(&self.key)?;
         if self.held.as_ref().is_some_and(|held| held.is_open) {
             return Ok(());
         }
@@ -136,10 +137,16 @@ impl Lease {
                     Reply::NeedsWriter { .. }
                     | Reply::Done
                     | Reply::Batched { .. }
-                    | Reply::Checkpointed { .. } => return Err(DatabaseError::Closed),
+                    | Reply::Checkpointed { .. }
+                    | Reply::FileRead(_)
+                    | Reply::Verified(_) => return Err(DatabaseError::Closed),
                 }
             }
-            Reply::Done | Reply::Batched { .. } | Reply::Checkpointed { .. } => {
+            Reply::Done
+            | Reply::Batched { .. }
+            | Reply::Checkpointed { .. }
+            | Reply::FileRead(_)
+            | Reply::Verified(_) => {
                 return Err(DatabaseError::Closed);
             }
         };
@@ -255,6 +262,7 @@ impl Held {
             DatabaseError::Statement(format!("database is locked: other requests wrote for {seconds} s"))
         })?;
         let permit = permit.map_err(|_| DatabaseError::Closed)?;
+        shared.generations.check_write(&self.tenant.key)?;
         self.writer = Some(Writer::new(permit));
         Ok(())
     }

@@ -23,14 +23,19 @@
 //! A database whose storage has failed is in quarantine: its sessions are closed without a checkpoint, and none is
 //! opened before it has been recovered ([`quarantine`]).
 //!
+//! A [`snapshot`] reads a database's file while requests go on: no checkpoint writes to the file meanwhile. A file is
+//! never replaced: what comes in its place is another [generation](generations).
+//!
 //! Nothing outside this room knows that a database is a file.
 
 mod deferred;
 mod files;
+mod generations;
 mod lease;
 mod making;
 mod park;
 mod quarantine;
+mod snapshot;
 mod writer;
 
 use std::collections::{HashMap, HashSet};
@@ -39,16 +44,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, mpsc};
 
+pub use files::Revision;
+pub use generations::{Incoming, Switch};
 pub use lease::Lease;
 pub use making::{Asking, Made, Register, RegisterError};
 pub use quarantine::{Quarantine, Recovery};
 
-use crate::database::{Command, Database, DatabaseError, Profile, Reply, SessionId};
+use crate::database::{
+    Command, Database, DatabaseError, Extent, FileStream, Holds, Profile, Reply, SessionId,
+};
 use crate::limits;
 use crate::name::Id;
 use deferred::Deferred;
+use generations::Generations;
 use park::{Closing, ParkingLot};
 use quarantine::Quarantines;
 
@@ -117,6 +127,7 @@ struct Shared {
     deferred: Deferred,
     quarantines: Quarantines,
     register: Arc<dyn Register>,
+    generations: Generations,
     /// One permit for each session that may be open on the node.
     handles: Arc<Semaphore>,
 }
@@ -133,6 +144,8 @@ struct Tenant {
     /// Held while the files are made, or removed for good.
     making: Arc<tokio::sync::Mutex<()>>,
     idle: Mutex<Vec<Session>>,
+    /// Snapshots that read the database file, so that nothing is copied into it.
+    holds: Holds,
     /// Whether the WAL may hold something that the database file does not.
     wal_is_dirty: AtomicBool,
     wal_bytes: AtomicU64,
@@ -175,6 +188,7 @@ impl Tenants {
             deferred,
             quarantines: Quarantines::default(),
             register,
+            generations: Generations::default(),
             handles,
         });
         park::start_evictor(&shared);
@@ -195,19 +209,25 @@ impl Tenants {
     pub async fn remove(&self, keys: &[DatabaseKey]) -> std::io::Result<()> {
         let mut alone = Vec::with_capacity(keys.len());
         for key in keys {
-            let tenant = lock(&self.0.present).get(key).and_then(Weak::upgrade);
-            if let Some(tenant) = tenant {
-                park::close_idle(&tenant, Closing::Rested).await;
-                // What waits for its copy has no file to be copied to any more.
-                tenant.wal_is_dirty.store(false, Ordering::Release);
-                alone.push(tenant.making.clone().lock_owned().await);
-            }
+            alone.extend(self.let_go(key).await);
         }
         if let Some(key) = keys.first() {
             files::remove_tenant(&self.0.folder, &key.tenant).await?;
         }
-        keys.iter().for_each(|key| self.0.quarantines.lift(key));
+        for key in keys {
+            self.0.quarantines.lift(key);
+            self.0.generations.forget(key);
+        }
         Ok(())
+    }
+
+    /// Closes what is parked of a database whose files are about to go. Nobody makes it anew while the answer is held.
+    async fn let_go(&self, key: &DatabaseKey) -> Option<OwnedMutexGuard<()>> {
+        let tenant = lock(&self.0.present).get(key).and_then(Weak::upgrade)?;
+        park::close_idle(&tenant, Closing::Rested).await;
+        // What waits for its copy has no file to be copied to any more.
+        tenant.wal_is_dirty.store(false, Ordering::Release);
+        Some(tenant.making.clone().lock_owned().await)
     }
 
     /// Takes a database out of quarantine, once its files can be read from the disk, pass SQLite's integrity check,
@@ -240,6 +260,20 @@ impl Tenants {
                 lease.wal_is_dirty();
             }
         }
+    }
+
+    /// A consistent copy of a database as a stream, while requests go on to read and write it. Must be carried out to
+    /// its end, as a checkpoint.
+    ///
+    /// # Errors
+    /// When the files cannot be read, are in quarantine, or a reader keeps the log from being copied.
+    pub async fn snapshot(&self, key: &DatabaseKey) -> Result<(FileStream, Option<Revision>), DatabaseError> {
+        snapshot::begin(&self.0.tenant(key)).await
+    }
+
+    /// What a database's file holds, in short; nothing while there is more in its log, or when it cannot be told.
+    pub async fn revision(&self, key: &DatabaseKey) -> Option<Revision> {
+        files::revision(&self.0.path(key)).await
     }
 
     /// The tenants that have a database in quarantine.
@@ -335,6 +369,7 @@ impl Shared {
             writer: Arc::new(Semaphore::new(1)),
             making: Arc::default(),
             idle: Mutex::default(),
+            holds: Holds::default(),
             wal_is_dirty: AtomicBool::new(false),
             wal_bytes: AtomicU64::new(0),
             is_in_lot: AtomicBool::new(false),
@@ -390,9 +425,12 @@ impl Tenant {
         self.turns.available_permits() < self.shared.policy.sessions_per_tenant as usize
     }
 
-    /// Whether there is a WAL to copy and no session that will come by the evictor.
+    /// Whether there is a WAL to copy and no session that will come by the evictor: a snapshot has one.
     fn has_leftover(&self) -> bool {
-        self.wal_is_dirty.load(Ordering::Acquire) && !self.is_leased() && lock(&self.idle).is_empty()
+        self.wal_is_dirty.load(Ordering::Acquire)
+            && !self.is_leased()
+            && !self.holds.are_any()
+            && lock(&self.idle).is_empty()
     }
 
     fn mark_wal_dirty(&self) {
@@ -405,25 +443,28 @@ impl Tenant {
     }
 
     fn checkpoint_is_due(&self) -> bool {
-        self.wal_bytes.load(Ordering::Relaxed) > limits::WAL_BYTES_MAX
+        self.wal_bytes.load(Ordering::Relaxed) > limits::WAL_BYTES_MAX && !self.holds.are_any()
     }
 
     fn checkpoint_is_overdue(&self) -> bool {
-        self.wal_bytes.load(Ordering::Relaxed) > limits::WAL_BYTES_MAX * 4
+        self.wal_bytes.load(Ordering::Relaxed) > limits::WAL_BYTES_MAX * 4 && !self.holds.are_any()
     }
 
     fn note_checkpoint(&self, answer: &Result<Reply, DatabaseError>) {
-        if *answer == Ok(Reply::Checkpointed { complete: true }) {
+        if *answer == Ok(Reply::Checkpointed { extent: Extent::Emptied }) {
             self.wal_is_dirty.store(false, Ordering::Release);
             self.wal_bytes.store(0, Ordering::Relaxed);
         }
     }
 
-    /// Copies the WAL into the database while no other session writes. Must not be dropped in the middle: the permit
-    /// would be free before SQLite is done.
+    /// Copies the WAL into the database while no other session writes, unless a snapshot reads it: its session comes
+    /// by the evictor later. Must not be dropped in the middle: the permit would be free before SQLite is done.
     async fn checkpoint(self: &Arc<Self>, session: SessionId) -> Result<(), DatabaseError> {
         let _permit = self.writer.acquire().await;
         self.check_quarantine()?;
+        if self.holds.are_any() {
+            return Ok(());
+        }
         let answer = self.call(session, Command::Checkpoint).await;
         self.note_checkpoint(&answer);
         answer.map(|_| ())

@@ -13,7 +13,7 @@ use tokio::sync::{AcquireError, SemaphorePermit};
 
 use super::park::{self, Closing};
 use super::{DatabaseKey, Tenant, files, lock};
-use crate::database::{Command, DatabaseError, Reply, SessionId, Value};
+use crate::database::{Command, DatabaseError, Extent, Reply, SessionId, Value};
 use crate::limits;
 use crate::name::Id;
 
@@ -93,8 +93,8 @@ impl Quarantines {
 /// Puts the database of a tenant whose storage has failed in quarantine, and gives the error for who was using it.
 pub(super) fn begin(tenant: &Arc<Tenant>, reason: String) -> DatabaseError {
     let shared = &tenant.shared;
-    if files::are_removed(&shared.folder, &tenant.key) {
-        tracing::info!(database = ?tenant.key, reason, "a request had to do without the database of a deleted tenant");
+    if files::are_removed(&shared.folder, &tenant.key) || shared.generations.is_removed(&tenant.key) {
+        tracing::info!(database = ?tenant.key, reason, "a request had to do without a database that was removed");
     } else if shared.quarantines.put(&tenant.key, &reason) {
         tracing::error!(database = ?tenant.key, reason, "a tenant's database failed and is in quarantine");
         tokio::spawn(seal(tenant.clone()));
@@ -169,9 +169,12 @@ async fn check_and_write(tenant: &Arc<Tenant>, session: SessionId) -> Result<(),
         };
         match database.call(session, command).await? {
             Reply::Executed(executed) => Ok(executed.outcome?.rows.into_iter().flatten().next()),
-            Reply::Done | Reply::NeedsWriter { .. } | Reply::Batched { .. } | Reply::Checkpointed { .. } => {
-                Err(DatabaseError::Closed)
-            }
+            Reply::Done
+            | Reply::NeedsWriter { .. }
+            | Reply::Batched { .. }
+            | Reply::Checkpointed { .. }
+            | Reply::FileRead(_)
+            | Reply::Verified(_) => Err(DatabaseError::Closed),
         }
     };
     database.call(session, tenant.shared.open_command(&tenant.key)).await?;
@@ -185,7 +188,7 @@ async fn check_and_write(tenant: &Arc<Tenant>, session: SessionId) -> Result<(),
     let copied = database.call(session, Command::Checkpoint).await;
     tenant.note_checkpoint(&copied);
     match copied? {
-        Reply::Checkpointed { complete: true } => Ok(()),
+        Reply::Checkpointed { extent: Extent::Emptied } => Ok(()),
         _ => Err(DatabaseError::Storage("its write-ahead log cannot be copied".to_owned())),
     }
 }

@@ -42,7 +42,10 @@ enum Refused {
 fn refused(error: DatabaseError) -> Result<Refused, Exhausted> {
     Ok(match error {
         DatabaseError::Full(_) => Refused::Full,
-        DatabaseError::Statement(message) | DatabaseError::TimedOut(message) => Refused::Io(message),
+        DatabaseError::Statement(message)
+        | DatabaseError::TimedOut(message)
+        | DatabaseError::Busy(message)
+        | DatabaseError::Rejected(message) => Refused::Io(message),
         DatabaseError::Cancelled => {
             Refused::Io("the transaction was open for too long and was rolled back".to_owned())
         }

@@ -20,6 +20,7 @@ pub mod database;
 pub mod sandbox;
 
 // Beside the corridor.
+pub mod backup;
 pub mod cli;
 pub mod config;
 pub mod control;

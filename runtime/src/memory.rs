@@ -55,6 +55,12 @@ impl Budget {
         }
     }
 
+    /// One that never runs out: for work that no request shares memory with.
+    #[must_use]
+    pub fn unlimited() -> Self {
+        Self::new(u64::MAX, u64::MAX)
+    }
+
     /// Charges bytes that [`Self::give_back`] takes off again.
     ///
     /// # Errors

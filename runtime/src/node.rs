@@ -3,6 +3,10 @@
 //! Shutdown: stop accepting → finish what is in flight, up to a deadline → name and cancel what is left → copy and
 //! close the databases → exit 0.
 
+mod restore;
+
+pub use restore::{Restored, restore};
+
 use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -103,6 +107,7 @@ struct Rooms {
 impl Node {
     async fn open(config: Config) -> Result<Self> {
         let lock = lock_data(&config.data)?;
+        refuse_unfinished(&config.data)?;
         settle(&lock).with_context(|| format!("{} cannot be synced", config.data.display()))?;
         let keys = Keys::load_or_make(&config.data.join("keys"))?;
         let rooms = Rooms::build(&config, &keys).await?;
@@ -272,6 +277,19 @@ fn make_private_folder(folder: &Path) -> Result<()> {
         .create(folder)
         .and_then(|()| folder.ancestors().take(2).try_for_each(|folder| File::open(folder)?.sync_all()))
         .with_context(|| format!("{} cannot be made", folder.display()))
+}
+
+/// The mark of a data folder that a restore has not finished.
+const UNFINISHED_RESTORE: &str = "restore-unfinished";
+
+fn refuse_unfinished(data: &Path) -> Result<()> {
+    if data.join(UNFINISHED_RESTORE).exists() {
+        anyhow::bail!(
+            "{} is what a restore left that was not finished: remove it, and restore again",
+            data.display()
+        );
+    }
+    Ok(())
 }
 
 /// Makes the data folder and locks it, so that no second server uses it.

@@ -63,6 +63,8 @@ fn every_command_shows_an_example() -> Result<()> {
         &["deploy"],
         &["dev"],
         &["completions"],
+        &["backup"],
+        &["restore"],
         &["sql"],
         &["tenant"],
         &["tenant", "create"],

@@ -12,11 +12,12 @@ use dormouse_tests::root;
 /// The rooms from the outside in, and which others each may name.
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
-    ("cli", &["catalog", "config", "manifest", "node", "toolchain"]),
+    ("cli", &["backup", "catalog", "config", "manifest", "node", "toolchain"]),
     (
         "node",
         &[
             "admission",
+            "backup",
             "catalog",
             "config",
             "control",
@@ -29,6 +30,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "tenant",
         ],
     ),
+    ("backup", &["catalog", "control", "database", "tenant"]),
     // Settings become the policies that these rooms define.
     ("config", &["listener", "routing", "sandbox", "telemetry", "tenant"]),
     ("edge", &["admission", "catalog", "control", "listener", "routing", "sandbox", "telemetry", "tenant"]),
@@ -91,6 +93,7 @@ const CONFINED: &[(&str, &[&str])] = &[
         "anyhow",
         &[
             "node.rs",
+            "node/",
             "cli/",
             "sandbox/engine.rs",
             "sandbox/link.rs",

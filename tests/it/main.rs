@@ -16,6 +16,7 @@ macro_rules! in_both_worlds {
 }
 
 mod admin;
+mod backup;
 mod bad_input;
 mod cli;
 mod concurrency;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
+use dormouse::database::Value as Stored;
 use dormouse_tests::client::{Connection, Response};
 use dormouse_tests::{Stop, Tenant, TestNode, eventually, problem_of, sqlite};
 use serde_json::{Value, json};
@@ -298,8 +299,8 @@ fn what_is_imported_is_what_requests_see() -> Result<()> {
 
     // A file of the node's own making comes back as it was.
     let export = exported(&tenant, folder.path())?;
-    assert_eq!(sqlite::run(&export, &["PRAGMA page_size"])?, [[Value::Integer(4_096)]]);
-    assert_eq!(sqlite::run(&export, &["PRAGMA auto_vacuum"])?, [[Value::Integer(2)]]);
+    assert_eq!(sqlite::run(&export, &["PRAGMA page_size"])?, [[Stored::Integer(4_096)]]);
+    assert_eq!(sqlite::run(&export, &["PRAGMA auto_vacuum"])?, [[Stored::Integer(2)]]);
     tenant.sql("DELETE FROM t")?;
     import(&tenant, &export)?.expect(200)?;
     assert_eq!(tenant.number("SELECT count(*) FROM t")?, 3);

@@ -74,7 +74,7 @@ fn with_session<T>(work: impl AsyncFnOnce(&Database, database::SessionId) -> Res
     database::start().map_err(anyhow::Error::msg)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let database = Database::start(1, 2, &Arc::new(Budget::new(u64::MAX, u64::MAX)))?;
+        let database = Database::start(1, 2, &Arc::new(Budget::unlimited()))?;
         let session = database.new_session();
         let outcome = work(&database, session).await;
         let _ = database.call(session, Command::Close).await;

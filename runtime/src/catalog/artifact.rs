@@ -68,6 +68,12 @@ pub struct Artifacts {
     checked: Mutex<HashMap<PathBuf, Stamp>>,
 }
 
+/// Where a component lies in the folder of components.
+#[must_use]
+pub fn component_file(folder: &Path, digest: &Digest) -> PathBuf {
+    folder.join(format!("{digest}.wasm"))
+}
+
 fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
@@ -96,7 +102,7 @@ impl Artifacts {
     }
 
     pub(super) fn component_path(&self, digest: &Digest) -> PathBuf {
-        self.folder.join(format!("{digest}.wasm"))
+        component_file(&self.folder, digest)
     }
 
     fn compiled_path(&self, digest: &Digest, compatibility: u64) -> PathBuf {

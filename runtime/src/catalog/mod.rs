@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OnceCell, Semaphore};
 
-pub use artifact::{Artifacts, Digest};
+pub use artifact::{Artifacts, Digest, component_file};
 pub use compile::{Compiler, compile_in_this_process};
 
 use crate::limits;

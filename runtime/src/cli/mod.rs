@@ -1,10 +1,11 @@
 //! The command line: reads the arguments, runs one command, tells how it went.
 //!
-//! `serve` and `compile-component` hand over to the server's rooms. All other commands are clients: they speak to a
-//! node through its admin API and touch neither its files nor its databases, so they work the same from another
-//! machine. Errors end here: one `error: …` on stderr and exit code 1, or 2 for arguments that make no sense.
+//! `serve`, `restore` and `compile-component` hand over to the server's rooms. All other commands are clients: they speak
+//! to a node through its admin API and touch neither its files nor its databases, so they work the same from another
+//! machine; `backup` alone also reads the node's keys and components. Errors end here: one `error: …` on stderr and exit code 1, or 2 for arguments that make no sense.
 
 mod address;
+mod backup;
 mod client;
 mod completions;
 mod database;
@@ -16,6 +17,7 @@ mod new;
 mod output;
 mod progress;
 mod project;
+mod restore;
 mod split;
 mod sql;
 mod table;
@@ -70,6 +72,10 @@ enum Command {
     Dev(dev::DevArgs),
     /// Run SQL on a tenant's database
     Sql(sql::SqlArgs),
+    /// Copy a running node into a folder, and check the copy
+    Backup(backup::BackupArgs),
+    /// Make a data folder of a backup
+    Restore(restore::RestoreArgs),
     /// See the whole of it work: start a node, deploy the guestbook, send it a webhook
     Demo(demo::DemoArgs),
     /// Print a script that completes commands and flags in a shell
@@ -114,6 +120,8 @@ pub fn main() -> ExitCode {
         Command::Deploy(args) => deploy::run(&args),
         Command::Dev(args) => dev::run(&args),
         Command::Sql(args) => sql::run(&args),
+        Command::Backup(args) => backup::run(&args),
+        Command::Restore(args) => restore::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions(args) => completions::run(&args, Cli::command()),
     };

@@ -83,6 +83,16 @@ impl Store {
         .await
     }
 
+    /// Forgets all generations but those in use.
+    pub(super) async fn forget_other_generations(&self) -> Result<()> {
+        let statement = |sql: &str| (sql.to_owned(), Vec::new());
+        self.change(vec![
+            statement("UPDATE environments SET previous_generation = NULL"),
+            statement("DELETE FROM unnamed_generations"),
+        ])
+        .await
+    }
+
     async fn unnamed(&self) -> Result<Vec<DatabaseKey>> {
         let sql = "SELECT e.tenant_id, e.id, u.generation FROM unnamed_generations u
                    JOIN environments e ON e.id = u.environment_id";

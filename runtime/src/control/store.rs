@@ -78,6 +78,9 @@ const GENERATIONS: &[&str] = &[
     "PRAGMA user_version = 6",
 ];
 
+/// The version of the schema that this program makes.
+pub(super) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
+
 /// The WAL of the control data is copied when it is larger than this.
 const WAL_BYTES_MAX: u64 = 4 << 20;
 
@@ -509,7 +512,7 @@ mod tests {
         crate::database::start()?;
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("control.db");
-        let database = Database::start(1, 4, &Arc::new(Budget::new(u64::MAX, u64::MAX)))?;
+        let database = Database::start(1, 4, &Arc::new(Budget::unlimited()))?;
         let (tenant, environment, component) = ("0".repeat(32), "1".repeat(32), "2".repeat(64));
         let rows = [
             format!("INSERT INTO tenants (id, name) VALUES ('{tenant}', 'acme')"),
@@ -537,7 +540,7 @@ mod tests {
         crate::database::start()?;
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("control.db");
-        let database = Database::start(1, 4, &Arc::new(Budget::new(u64::MAX, u64::MAX)))?;
+        let database = Database::start(1, 4, &Arc::new(Budget::unlimited()))?;
         left_by(&database, &path, MIGRATIONS.len(), &["PRAGMA user_version = 1000"]).await?;
         let refused = Store::open(database, &path).await.err().map(|error| error.to_string());
         assert!(refused.is_some_and(|refused| refused.contains("run a newer one")));

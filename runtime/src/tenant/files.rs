@@ -15,6 +15,12 @@ fn tenant_folder(folder: &Path, tenant: &Id) -> PathBuf {
     folder.join(shard).join(tenant.as_str())
 }
 
+/// The file of a database below the folder of all. For files that no node uses.
+#[must_use]
+pub fn database_file(folder: &Path, key: &DatabaseKey) -> PathBuf {
+    path(folder, key)
+}
+
 pub(super) fn path(folder: &Path, key: &DatabaseKey) -> PathBuf {
     tenant_folder(folder, &key.tenant).join(key.environment.as_str()).join(format!("{}.db", key.generation))
 }

@@ -46,7 +46,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, mpsc};
 
-pub use files::Revision;
+pub use files::{Revision, database_file};
 pub use generations::{Incoming, Switch};
 pub use lease::Lease;
 pub use making::{Asking, Made, Register, RegisterError};

@@ -1,0 +1,304 @@
+//! `dormouse backup`: copies a running node into a folder, and checks the copy.
+//!
+//! The control data is copied first and says what there is. Then each database that has changed since the last backup
+//! in that folder is copied. A tenant that was made, deleted or switched to another database meanwhile makes the control
+//! data out of date: it is copied again, and what is missing after it. Components never change. The manifest is written
+//! last, so that the backup before is there until this one is whole.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+use ureq::http::StatusCode;
+
+use super::address::NodeUrl;
+use super::client::{Client, Download, Refused};
+use super::progress::Progress;
+use super::{database, output, text};
+use crate::backup::{
+    self, Checker, DatabaseEntry, FileEntry, Folder, Inventory, KeyEntry, Manifest, NamedDatabase,
+};
+use crate::catalog::{self, Digest};
+
+/// How often the control data is copied again because tenants came, went or were switched.
+const ROUNDS_MAX: usize = 10;
+
+/// How often a database is asked for that is in use in a way that does not allow a copy.
+const TRIES_MAX: usize = 4;
+
+/// How long to wait before it is asked for again.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Digits of the hash in the name of a file.
+const DIGITS: usize = 16;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  \
+                        dormouse backup /mnt/backup/dormouse --data /var/lib/dormouse\n\n\
+                        Run it again with the same folder, and only what has changed is copied.\n\
+                        To have the node back: dormouse restore /mnt/backup/dormouse --data DIR")]
+pub(super) struct BackupArgs {
+    /// The folder of the backup; it holds the node's keys, so keep it as safe as the node
+    folder: PathBuf,
+    /// The node's data folder, for its keys and components
+    #[arg(long, value_name = "PATH", env = "DORMOUSE_DATA", default_value = "data")]
+    data: PathBuf,
+    /// The address of the node's admin API
+    #[arg(long, value_name = "URL", env = "DORMOUSE_NODE", default_value = "http://127.0.0.1:9090")]
+    node: NodeUrl,
+    /// What of the backup is checked at the end
+    #[arg(long, value_name = "WHAT", default_value = "copied")]
+    verify: Verify,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Verify {
+    /// The databases that were copied now
+    Copied,
+    /// Every file, those of earlier backups too
+    All,
+}
+
+pub(super) fn run(args: &BackupArgs) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let token = args.data.join("keys/admin.token");
+    let client = Client::from_token_file(args.node.clone(), &token)?;
+    let folder = Folder::make(&args.folder)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let earlier = folder.manifest()?;
+    let mut run = Run {
+        client,
+        args,
+        folder,
+        earlier: earlier.iter().flat_map(|manifest| &manifest.databases).cloned().collect(),
+        checker: Checker::start()?,
+        runtime,
+        progress: Progress::new(),
+        databases: HashMap::new(),
+        copied: 0,
+        copied_bytes: 0,
+    };
+    let manifest = run.copy()?;
+    run.verify(&manifest)?;
+    run.folder.commit(&manifest)?;
+    run.folder.prune(&manifest)?;
+    drop(run.progress);
+    let unchanged = manifest.databases.len() as u64 - run.copied;
+    output::lines(&format!(
+        "backed up to {}: {} copied ({}), {unchanged} unchanged, {}; {} in all, checked, in {}",
+        args.folder.display(),
+        text::count(run.copied, "database"),
+        text::size(run.copied_bytes),
+        text::count(manifest.components.len() as u64, "component"),
+        text::size(manifest.bytes()),
+        text::span(started.elapsed()),
+    ))
+}
+
+struct Run<'a> {
+    client: Client,
+    args: &'a BackupArgs,
+    folder: Folder,
+    earlier: Vec<DatabaseEntry>,
+    checker: Checker,
+    runtime: tokio::runtime::Runtime,
+    progress: Progress,
+    /// The databases that are in the folder as they are now, by the node's name for them, and whether each was copied.
+    databases: HashMap<String, (DatabaseEntry, bool)>,
+    copied: u64,
+    copied_bytes: u64,
+}
+
+/// The node's name for a database.
+fn name_of(named: &NamedDatabase) -> String {
+    let key = &named.key;
+    format!("{}/{}/{}", key.tenant.as_str(), key.environment.as_str(), key.generation)
+}
+
+fn short(sha256: &str) -> &str {
+    sha256.get(..DIGITS).unwrap_or(sha256)
+}
+
+impl Run<'_> {
+    fn copy(&mut self) -> anyhow::Result<Manifest> {
+        let created_at = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        for _ in 0..ROUNDS_MAX {
+            let control = self.copy_control()?;
+            let inventory = self.runtime.block_on(self.checker.inventory(&self.folder.path_of(&control)))?;
+            if self.copy_databases(&inventory)? {
+                let databases = self.named(&inventory);
+                let (components, keys) = (self.copy_components(&inventory)?, self.copy_keys()?);
+                let manifest = Manifest::new(created_at, control, databases, components, keys);
+                manifest.matches(&inventory)?;
+                return Ok(manifest);
+            }
+        }
+        bail!(
+            "tenants came, went or were switched each of the {ROUNDS_MAX} times that all were copied: try again"
+        )
+    }
+
+    fn copy_control(&mut self) -> anyhow::Result<FileEntry> {
+        let download = self.client.download("/v1/node/database", None)?.context("the node sent nothing")?;
+        self.save(download, "control data", |sha256| format!("control-{}.db", short(sha256)))
+    }
+
+    fn save(
+        &mut self,
+        download: Download,
+        what: &str,
+        name: impl FnOnce(&str) -> String,
+    ) -> anyhow::Result<FileEntry> {
+        let mut file = self.folder.begin()?;
+        let bytes = download.bytes;
+        let progress = &mut self.progress;
+        database::save(download, &mut file, |done| {
+            progress.show(|| format!("{what}: {} of {}", text::size(done), text::size(bytes)));
+        })?;
+        Ok(self.folder.keep(file, name)?)
+    }
+
+    /// Copies what has changed. `false` when the control data is out of date.
+    fn copy_databases(&mut self, inventory: &Inventory) -> anyhow::Result<bool> {
+        let mut is_whole = true;
+        for (done, named) in inventory.databases.iter().enumerate() {
+            if !named.environment.is_production() {
+                bail!("{}@{}: this program cannot back up environments", named.tenant, named.environment);
+            }
+            self.progress.show(|| format!("database {} of {}", done + 1, inventory.databases.len()));
+            if !self.databases.contains_key(&name_of(named)) {
+                is_whole &=
+                    self.copy_database(named).with_context(|| format!("the database of {}", named.tenant))?;
+            }
+        }
+        Ok(is_whole)
+    }
+
+    /// Copies a database, unless the folder has it. `false` when it is not there any more.
+    fn copy_database(&mut self, named: &NamedDatabase) -> anyhow::Result<bool> {
+        let is_same = |entry: &&DatabaseEntry| entry.key().as_ref() == Some(&named.key);
+        let known = self.earlier.iter().find(is_same).filter(|entry| self.folder.has(&entry.copy)).cloned();
+        let tag = known.as_ref().and_then(|entry| entry.tag.as_deref());
+        let download = match self.ask(named, tag) {
+            Ok(download) => download,
+            Err(error) if is_refusal(&error, StatusCode::NOT_FOUND) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let name = name_of(named);
+        let Some(download) = download else {
+            let entry = known.context("the node says that nothing has changed, and nothing is known")?;
+            self.databases.insert(name, (entry, false));
+            return Ok(true);
+        };
+        if download.database.as_ref() != Some(&name) {
+            return Ok(false);
+        }
+        let (tag, tenant) = (download.tag.clone(), named.tenant.clone());
+        let copy = self
+            .save(download, tenant.as_str(), |sha256| format!("databases/{tenant}-{}.db", short(sha256)))?;
+        (self.copied, self.copied_bytes) = (self.copied + 1, self.copied_bytes + copy.bytes);
+        let entry = DatabaseEntry {
+            tenant: named.tenant.clone(),
+            environment: named.environment.clone(),
+            tenant_id: named.key.tenant.as_str().to_owned(),
+            environment_id: named.key.environment.as_str().to_owned(),
+            generation: named.key.generation,
+            tag,
+            copy,
+        };
+        self.databases.insert(name, (entry, true));
+        Ok(true)
+    }
+
+    fn ask(&self, named: &NamedDatabase, tag: Option<&str>) -> anyhow::Result<Option<Download>> {
+        let path = format!("/v1/tenants/{}/database", named.tenant);
+        for _ in 1..TRIES_MAX {
+            match self.client.download(&path, tag) {
+                Err(error) if is_refusal(&error, StatusCode::SERVICE_UNAVAILABLE) => {
+                    std::thread::sleep(RETRY)
+                }
+                answered => return answered,
+            }
+        }
+        self.client.download(&path, tag)
+    }
+
+    /// The databases that the control data names.
+    fn named(&self, inventory: &Inventory) -> Vec<DatabaseEntry> {
+        let entry = |named| self.databases.get(&name_of(named)).map(|(entry, _)| entry.clone());
+        inventory.databases.iter().filter_map(entry).collect()
+    }
+
+    /// Copies the components that the folder does not have.
+    fn copy_components(&mut self, inventory: &Inventory) -> anyhow::Result<Vec<FileEntry>> {
+        let mut entries = Vec::new();
+        for named in &inventory.components {
+            let (digest, artifacts) = (&named.digest, self.args.data.join("artifacts"));
+            let path = catalog::component_file(&artifacts, digest);
+            let bytes = match path.metadata() {
+                // What nobody runs may have been removed.
+                Err(error) if error.kind() == ErrorKind::NotFound && !named.is_active => continue,
+                metadata => metadata.with_context(|| format!("cannot read {}", path.display()))?.len(),
+            };
+            let file = format!("components/{digest}.wasm");
+            let entry = FileEntry { file: file.clone(), sha256: digest.as_str().to_owned(), bytes };
+            if self.folder.has(&entry) {
+                entries.push(entry);
+                continue;
+            }
+            self.progress.show(|| format!("component {digest}"));
+            let copied = self.copy_file(&path, |_| file)?;
+            if Digest::parse(&copied.sha256).as_ref() != Some(digest) {
+                bail!("{} is damaged: its SHA-256 is {}", path.display(), copied.sha256);
+            }
+            entries.push(copied);
+        }
+        Ok(entries)
+    }
+
+    fn copy_keys(&self) -> anyhow::Result<Vec<KeyEntry>> {
+        let copied = |name: &&str| {
+            let path = self.args.data.join("keys").join(name);
+            let copy = self.copy_file(&path, |sha256| format!("keys/{name}-{}", short(sha256)))?;
+            Ok(KeyEntry { name: (*name).to_owned(), copy })
+        };
+        Manifest::key_names().iter().map(copied).collect()
+    }
+
+    fn copy_file(
+        &self,
+        path: &std::path::Path,
+        name: impl FnOnce(&str) -> String,
+    ) -> anyhow::Result<FileEntry> {
+        let unreadable = || format!("cannot copy {}", path.display());
+        let mut source = File::open(path).with_context(unreadable)?;
+        let mut target = self.folder.begin()?;
+        backup::copy(&mut source, &mut target).with_context(unreadable)?;
+        Ok(self.folder.keep(target, name)?)
+    }
+
+    /// Reopens what was copied. The control data has been read, and compared with what there is.
+    fn verify(&mut self, manifest: &Manifest) -> anyhow::Result<()> {
+        if self.args.verify == Verify::All {
+            for (done, entry) in manifest.files().enumerate() {
+                self.progress.show(|| format!("reading file {}", done + 1));
+                self.folder.read(entry, &mut std::io::sink())?;
+            }
+        }
+        let is_checked = |is_copied: bool| is_copied || self.args.verify == Verify::All;
+        let checked = self.databases.values().filter(|(_, is_copied)| is_checked(*is_copied));
+        for (done, (entry, _)) in checked.enumerate() {
+            self.progress.show(|| format!("checking database {}", done + 1));
+            self.runtime.block_on(self.checker.check(&self.folder.path_of(&entry.copy)))?;
+        }
+        Ok(())
+    }
+}
+
+fn is_refusal(error: &anyhow::Error, status: StatusCode) -> bool {
+    error.downcast_ref::<Refused>().is_some_and(|refused| refused.status == status)
+}

@@ -92,6 +92,8 @@ pub(super) struct Control {
 pub(super) struct Seen {
     pub writes: Vec<Writes>,
     pub control: Control,
+    /// Databases that were imported, by their numbers.
+    pub imports: Vec<Attempt<u32>>,
 }
 
 /// What was tried, and what became of it.
@@ -163,6 +165,7 @@ pub(super) fn until_killed(
         };
         let writers: Vec<_> = (0..oracle.tenants.len() * WRITERS_PER_TENANT).map(writer).collect();
         let controller = scope.spawn(|| control(doors, oracle, round, stop));
+        let mover = scope.spawn(|| move_databases(doors, oracle, stop));
         // Not a wait for a state: the moment is what is drawn.
         thread::sleep(load_time);
         if let Some(rest_time) = rest_time {
@@ -173,7 +176,8 @@ pub(super) fn until_killed(
         let writes = writers.into_iter().map(|writer| writer.join().ok().context("a writer failed")?);
         let writes = writes.collect::<Result<_>>()?;
         let control = controller.join().ok().context("the controller failed")??;
-        Ok(Seen { writes, control })
+        let imports = mover.join().ok().context("the mover failed")??;
+        Ok(Seen { writes, control, imports })
     })
 }
 
@@ -264,4 +268,29 @@ fn live(doors: &Doors, name: &str, n: u64, seen: &mut Vec<Attempt<TenantChange>>
         answer.expect(status)?;
     }
     Ok(true)
+}
+
+/// Imports one database after the other, and exports those that are written to.
+fn move_databases(doors: &Doors, oracle: &Oracle, stop: &AtomicBool) -> Result<Vec<Attempt<u32>>> {
+    let mut imports = Vec::new();
+    let mut last = None;
+    for tenant in oracle.tenants.iter().cycle() {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let (number, file) = oracle.import(last);
+        let path = format!("/v1/tenants/{}/database", Oracle::IMPORTED);
+        let Ok(answer) = doors.admin("PUT", &path, "application/vnd.sqlite3", &file) else {
+            imports.push(Attempt::unanswered(number));
+            break;
+        };
+        imports.push(Attempt::acknowledged_now(number));
+        answer.expect(200)?;
+        last = Some(number);
+
+        let path = format!("/v1/tenants/{tenant}/database");
+        let Ok(answer) = doors.admin("GET", &path, "application/json", b"") else { break };
+        answer.expect(200)?;
+    }
+    Ok(imports)
 }

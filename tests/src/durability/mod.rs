@@ -1,8 +1,8 @@
 //! Whether what a node has acknowledged stays, whatever ends it.
 //!
-//! [`load`] writes, deploys, makes and deletes tenants, and notes what was acknowledged when. [`oracle`] compares a node
-//! with it. In between something bad happens: [`crash_loop`] kills the process, [`power_loss`] also forgets what the disk
-//! had not been told to keep.
+//! [`load`] writes, deploys, makes and deletes tenants, exports and imports databases, and notes what was acknowledged
+//! when. [`oracle`] compares a node with it. In between something bad happens: [`crash_loop`] kills the process,
+//! [`power_loss`] also forgets what the disk had not been told to keep.
 
 pub mod crash_loop;
 mod disk;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::load::{Attempt, Control, Fate, Key, Moment, Seen, Tally, TenantChange, USED, Writes, value_of};
-use crate::{Tenant, TestNode, guest};
+use crate::{Tenant, TestNode, guest, sqlite};
 
 /// Tenants that are written to. More of them than the parking lot has room for.
 const TENANTS: usize = 6;
@@ -29,6 +29,9 @@ pub(super) struct Oracle {
     hello: Vec<u8>,
     guestbook: Vec<u8>,
     deployed: Deployed,
+    /// A database to import, and the number of the one that was imported last.
+    import: Vec<u8>,
+    imported: u32,
     /// For each tenant, the keys that it has by now.
     held: Vec<Held>,
 }
@@ -42,6 +45,9 @@ struct Held {
 impl Oracle {
     /// The tenant that is deployed to.
     pub(super) const DEPLOYED: &str = "deployed";
+
+    /// The tenant whose database is imported again and again.
+    pub(super) const IMPORTED: &str = "imported";
 
     pub(super) fn set_up(node: &TestNode) -> Result<Self> {
         let tenants: Vec<String> = (0..TENANTS).map(|n| format!("durable-{n}")).collect();
@@ -58,12 +64,19 @@ impl Oracle {
         // Both are compiled by now, so that a deploy is a matter of files and of control data.
         node.deploy(Self::DEPLOYED, "fn", &guest("guestbook")?)?;
         node.deploy(Self::DEPLOYED, "fn", &guest("hello")?)?;
+        node.create_tenant(Self::IMPORTED)?;
+        let folder = tempfile::tempdir()?;
+        let import = folder.path().join("import.db");
+        sqlite::make(&import, &["CREATE TABLE filling AS SELECT randomblob(20000) AS b"])?;
+        let import = fs::read(import)?;
         let (hello, guestbook) = (fs::read(guest("hello")?)?, fs::read(guest("guestbook")?)?);
         Ok(Self {
             tenants,
             hello,
             guestbook,
             deployed: Deployed::Hello,
+            import,
+            imported: 0,
             held: vec![Held::default(); TENANTS],
         })
     }
@@ -73,6 +86,15 @@ impl Oracle {
             Deployed::Hello => &self.hello,
             Deployed::Guestbook => &self.guestbook,
         }
+    }
+
+    /// The next database to import, with a number that none had.
+    pub(super) fn import(&self, after: Option<u32>) -> (u32, Vec<u8>) {
+        let number = after.unwrap_or(self.imported) + 1;
+        let mut file = self.import.clone();
+        // `user_version`, as the header has it.
+        file.splice(60..64, number.to_be_bytes());
+        (number, file)
     }
 
     /// Compares a node with what was seen of its last life, which ended at `end`.
@@ -92,9 +114,11 @@ impl Oracle {
             ensure!(integrity == json!([["ok"]]), "{name} is damaged: {integrity}");
         }
         self.deployed = deployed(node, &seen.control, end, self.deployed)?;
+        self.imported = imported(node, &seen.imports, end, self.imported)?;
         check_tenants(node, &seen.control.tenants, end)?;
         let changes = &seen.control;
         tally.control += changes.deploys.iter().filter(|deploy| deploy.is_before(end)).count() as u64;
+        tally.control += seen.imports.iter().filter(|import| import.is_before(end)).count() as u64;
         tally.control += changes.tenants.iter().filter(|change| change.is_before(end)).count() as u64;
         Ok(tally)
     }
@@ -155,6 +179,25 @@ fn compare<'a>(
 }
 
 /// The component that is deployed, if it may be.
+fn imported(node: &TestNode, imports: &[Attempt<u32>], end: Moment, before: u32) -> Result<u32> {
+    let tenant = Tenant::new(node, Oracle::IMPORTED.to_owned());
+    let found = u32::try_from(tenant.number("PRAGMA user_version")?)?;
+    let last = imports.iter().rposition(|import| import.is_before(end));
+    let acknowledged = last.and_then(|last| imports.get(last)).map_or(before, |import| import.what);
+    let mut later = imports.iter().skip(last.map_or(0, |last| last + 1));
+    ensure!(
+        found == acknowledged || later.any(|import| import.what == found),
+        "import {found} is there, and {acknowledged} was acknowledged"
+    );
+    let integrity = tenant.sql("PRAGMA integrity_check")?;
+    ensure!(integrity == json!([["ok"]]), "import {found} is damaged: {integrity}");
+    ensure!(
+        found == 0 || tenant.number("SELECT length(b) FROM filling")? == 20_000,
+        "import {found} is empty"
+    );
+    Ok(found)
+}
+
 fn deployed(node: &TestNode, control: &Control, end: Moment, before: Deployed) -> Result<Deployed> {
     let answer = node.request("GET", &format!("/t/{}/fn", Oracle::DEPLOYED), &[], b"")?.expect(200)?;
     let found = match answer.text().as_str() {

@@ -113,6 +113,7 @@ const CONFINED_TEXTS: &[(&str, &[&str])] = &[
         "unsafe ",
         &[
             "database/callbacks.rs",
+            "database/file.rs",
             "database/memory.rs",
             "database/sqlite.rs",
             "database/statement.rs",

@@ -308,6 +308,22 @@ fn what_is_imported_is_what_requests_see() -> Result<()> {
 }
 
 #[test]
+fn many_tables_are_imported() -> Result<()> {
+    let node = SHIPPED.node()?;
+    let tenant = node.tenant("misbehave")?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("many.db");
+    let tables =
+        (0..800).map(|n| format!("CREATE TABLE t{n} (a INTEGER PRIMARY KEY, b TEXT NOT NULL, c UNIQUE)"));
+    let statements: Vec<String> =
+        std::iter::once("BEGIN".to_owned()).chain(tables).chain(["COMMIT".to_owned()]).collect();
+    sqlite::make(&file, &statements.iter().map(String::as_str).collect::<Vec<_>>())?;
+    import(&tenant, &file)?.expect(200)?;
+    assert_eq!(tenant.number("SELECT count(*) FROM sqlite_schema WHERE type = 'table'")?, 800);
+    Ok(())
+}
+
+#[test]
 fn an_import_is_taken_back_and_again() -> Result<()> {
     let mut node = TestNode::start()?;
     let folder = tempfile::tempdir()?;

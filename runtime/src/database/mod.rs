@@ -8,6 +8,7 @@
 //! the crate's own connections block async workers, swallow bind errors and cut text at NUL.
 
 mod callbacks;
+mod file;
 mod functions;
 mod guard;
 mod import;

@@ -19,7 +19,7 @@ use super::callbacks::{self, Hooks, Stopped};
 use super::functions::{self, Function};
 use super::guard;
 use super::memory;
-use super::message::{Extent, FilePart, Profile};
+use super::message::{Extent, Profile};
 use super::statement::{Kept, Statement};
 
 /// A failed call: SQLite's extended result code and its text.
@@ -71,7 +71,7 @@ fn configure() -> std::result::Result<(), String> {
 
 /// An open database connection.
 pub(super) struct Connection {
-    raw: NonNull<ffi::sqlite3>,
+    pub(super) raw: NonNull<ffi::sqlite3>,
     pub(super) hooks: Box<Hooks>,
     kept: Kept,
 }
@@ -290,39 +290,6 @@ impl Connection {
         self.check(code)?;
         self.hooks.wal_pages.set(0);
         Ok(Extent::Emptied)
-    }
-
-    /// Reads from the database file through SQLite's own descriptor: closing another one would drop its locks.
-    pub(super) fn read_file(&mut self, offset: u64, bytes_max: usize) -> Result<FilePart> {
-        let mut file = std::ptr::null_mut::<ffi::sqlite3_file>();
-        let mut size: ffi::sqlite3_int64 = 0;
-        // SAFETY: this file control writes one pointer, to a file that lives as long as the connection.
-        let code = unsafe {
-            ffi::sqlite3_file_control(
-                self.raw.as_ptr(),
-                c"main".as_ptr(),
-                ffi::SQLITE_FCNTL_FILE_POINTER,
-                (&raw mut file).cast(),
-            )
-        };
-        self.check(code)?;
-        // SAFETY: `file` is null or valid; so are its methods, which are null while the file is not open.
-        let methods = unsafe { file.as_ref().and_then(|file| file.pMethods.as_ref()) };
-        let methods = methods.and_then(|methods| Some((methods.xFileSize?, methods.xRead?)));
-        let Some((size_of, read)) = methods else { return Err(self.error(ffi::SQLITE_CANTOPEN)) };
-        // SAFETY: the method is called as SQLite calls it; `size` is a valid place.
-        self.check(unsafe { size_of(file, &raw mut size) })?;
-        let file_bytes = u64::try_from(size).unwrap_or(0);
-        let left = usize::try_from(file_bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; left.min(bytes_max)];
-        let (amount, start) = (c_int::try_from(bytes.len()), ffi::sqlite3_int64::try_from(offset));
-        if let (Ok(amount), Ok(start)) = (amount, start)
-            && amount > 0
-        {
-            // SAFETY: as above; `bytes` has room for `amount`.
-            self.check(unsafe { read(file, bytes.as_mut_ptr().cast(), amount, start) })?;
-        }
-        Ok(FilePart { bytes, file_bytes })
     }
 
     /// The first statement of `sql`, compiled now or kept from an earlier time; `None` when the text holds only white

@@ -218,6 +218,40 @@ fn a_backup_that_is_killed_leaves_the_one_before() -> Result<()> {
 }
 
 #[test]
+fn a_tenant_in_quarantine_keeps_its_copy_and_the_others_get_theirs() -> Result<()> {
+    let node = TestNode::builder().flag("--park-time-max-ms", 10).start()?;
+    let folder = tempfile::tempdir()?;
+    let copy = folder.path().join("copy");
+    let (acme, other) = (named(&node, "acme"), named(&node, "other"));
+    for tenant in [&acme, &other] {
+        node.create_tenant(&tenant.name)?;
+        tenant.sql("CREATE TABLE t AS SELECT 1 AS n")?;
+    }
+    backed_up(&node, &copy, &[])?;
+    for tenant in [&acme, &other] {
+        tenant.sql("UPDATE t SET n = 2")?;
+    }
+    acme.wait_for_state("closed")?;
+    node.expect_log("is in quarantine");
+    let id = acme.id()?;
+    let (file, _) = files_below(&node.data().join("tenants"))?
+        .into_iter()
+        .find(|(file, _)| file.to_string_lossy().contains(&id) && file.extension().is_some_and(|e| e == "db"))
+        .context("no file")?;
+    fs::write(&file, b"noise".repeat(1_000))?;
+
+    let said = fails(&backup(&node, &copy, &[])?.output()?)?;
+    ensure!(said.contains("acme") && said.contains("quarantine"), "{said}");
+    assert_eq!(sqlite::number(&copy_of(&copy, "acme")?, "SELECT n FROM t")?, 1);
+    assert_eq!(sqlite::number(&copy_of(&copy, "other")?, "SELECT n FROM t")?, 2);
+    // Its copy is also the way out: it is imported.
+    let path = copy_of(&copy, "acme")?;
+    node.admin("PUT", "/v1/tenants/acme/database", &fs::read(path)?)?.expect(200)?;
+    assert_eq!(acme.number("SELECT n FROM t")?, 1);
+    Ok(())
+}
+
+#[test]
 fn a_damaged_backup_is_refused_by_name() -> Result<()> {
     let node = TestNode::start()?;
     let folder = tempfile::tempdir()?;

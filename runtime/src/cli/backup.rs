@@ -13,7 +13,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
-use ureq::http::StatusCode;
 
 use super::address::NodeUrl;
 use super::client::{Client, Download, Refused};
@@ -23,6 +22,7 @@ use crate::backup::{
     self, Checker, DatabaseEntry, FileEntry, Folder, Inventory, KeyEntry, Manifest, NamedDatabase,
 };
 use crate::catalog::{self, Digest};
+use crate::name::TenantName;
 
 /// How often the control data is copied again because tenants came, went or were switched.
 const ROUNDS_MAX: usize = 10;
@@ -79,6 +79,7 @@ pub(super) fn run(args: &BackupArgs) -> anyhow::Result<()> {
         runtime,
         progress: Progress::new(),
         databases: HashMap::new(),
+        quarantined: Vec::new(),
         copied: 0,
         copied_bytes: 0,
     };
@@ -96,7 +97,16 @@ pub(super) fn run(args: &BackupArgs) -> anyhow::Result<()> {
         text::count(manifest.components.len() as u64, "component"),
         text::size(manifest.bytes()),
         text::span(started.elapsed()),
-    ))
+    ))?;
+    if run.quarantined.is_empty() {
+        return Ok(());
+    }
+    let tenants: Vec<_> = run.quarantined.iter().map(TenantName::as_str).collect();
+    bail!(
+        "the database of {} is in quarantine: the backup has the copy of the backup before; \
+         `dormouse tenant recover`, and back up again",
+        tenants.join(", ")
+    )
 }
 
 struct Run<'a> {
@@ -109,6 +119,8 @@ struct Run<'a> {
     progress: Progress,
     /// The databases that are in the folder as they are now, by the node's name for them, and whether each was copied.
     databases: HashMap<String, (DatabaseEntry, bool)>,
+    /// Tenants whose copy is that of the backup before.
+    quarantined: Vec<TenantName>,
     copied: u64,
     copied_bytes: u64,
 }
@@ -185,12 +197,16 @@ impl Run<'_> {
         let tag = known.as_ref().and_then(|entry| entry.tag.as_deref());
         let download = match self.ask(named, tag) {
             Ok(download) => download,
-            Err(error) if is_refusal(&error, StatusCode::NOT_FOUND) => return Ok(false),
+            Err(error) if is_refusal(&error, "unknown-tenant") => return Ok(false),
+            Err(error) if known.is_some() && is_refusal(&error, "database-quarantined") => {
+                self.quarantined.push(named.tenant.clone());
+                None
+            }
             Err(error) => return Err(error),
         };
         let name = name_of(named);
         let Some(download) = download else {
-            let entry = known.context("the node says that nothing has changed, and nothing is known")?;
+            let entry = known.context("the node says that nothing has changed, and there is no copy")?;
             self.databases.insert(name, (entry, false));
             return Ok(true);
         };
@@ -218,9 +234,7 @@ impl Run<'_> {
         let path = format!("/v1/tenants/{}/database", named.tenant);
         for _ in 1..TRIES_MAX {
             match self.client.download(&path, tag) {
-                Err(error) if is_refusal(&error, StatusCode::SERVICE_UNAVAILABLE) => {
-                    std::thread::sleep(RETRY)
-                }
+                Err(error) if is_refusal(&error, "database-busy") => std::thread::sleep(RETRY),
                 answered => return answered,
             }
         }
@@ -299,6 +313,7 @@ impl Run<'_> {
     }
 }
 
-fn is_refusal(error: &anyhow::Error, status: StatusCode) -> bool {
-    error.downcast_ref::<Refused>().is_some_and(|refused| refused.status == status)
+/// Whether the node has refused for a reason that `docs/problems.md` names.
+fn is_refusal(error: &anyhow::Error, problem: &str) -> bool {
+    error.downcast_ref::<Refused>().is_some_and(|refused| refused.problem.as_deref() == Some(problem))
 }

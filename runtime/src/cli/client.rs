@@ -65,6 +65,8 @@ impl ClientOptions {
 pub(super) struct Refused {
     /// The status of its answer.
     pub(super) status: StatusCode,
+    /// The name of its problem, as in `docs/problems.md`.
+    pub(super) problem: Option<String>,
     reason: String,
     hint: String,
 }
@@ -252,7 +254,8 @@ impl Client {
             (_, Some(id)) => format!(", request {id}"),
             (_, None) => String::new(),
         };
-        Refused { status, reason, hint }
+        let name = member("type").and_then(|urn| urn.strip_prefix("urn:problem-type:dormouse:"));
+        Refused { status, problem: name.map(str::to_owned), reason, hint }
     }
 }
 

@@ -638,6 +638,8 @@ fn the_command_imports_and_reverts() -> Result<()> {
     let said = run(&node, &["tenant", "import-db", &tenant.name, &path])?;
     ensure!(said.stdout.contains("imported") && said.stderr.contains("revert-db"), "{said:?}");
     assert_eq!(tenant.number("SELECT n FROM t")?, 2);
+    let shown = run(&node, &["tenant", "show", &tenant.name])?.stdout;
+    ensure!(shown.contains("revert-db"), "{shown}");
     run(&node, &["tenant", "revert-db", &tenant.name])?;
     assert_eq!(tenant.number("SELECT n FROM t")?, 1);
     fs::write(&file, b"no database")?;

@@ -197,6 +197,10 @@ fn description(tenant: &Value) -> Vec<String> {
         lines.push(format!("          {}", failure(quarantine)));
         lines.push(format!("          when the cause is gone: dormouse tenant recover {}", text_of("name")));
     }
+    if database.get("previous_generation").is_some_and(Value::is_u64) {
+        lines
+            .push(format!("          the one before is kept: dormouse tenant revert-db {}", text_of("name")));
+    }
     lines.push(String::new());
     let functions = tenant.get("functions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     if functions.is_empty() {

@@ -262,10 +262,12 @@ async fn show(State(state): Shared, Checked(Path(name)): PathOf<String>) -> Answ
         TenantState::Quarantined => "quarantined",
     };
     let quarantine = state.tenants.quarantine(&key).map(QuarantineView::from);
+    let previous = state.store.generations(&key).await?.and_then(|known| known.previous);
     Ok(Json(json!({
         "name": row.name, "id": row.id.as_str(), "created_at": row.created_at, "functions": functions,
         "database": {
             "state": database_state, "bytes": size.bytes, "wal_bytes": size.wal_bytes, "quarantine": quarantine,
+            "generation": key.generation, "previous_generation": previous,
         },
     })))
 }

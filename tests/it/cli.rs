@@ -115,7 +115,7 @@ fn a_tenant_is_made_listed_shown_and_deleted() -> Result<()> {
     succeeds(&node, &["tenant", "create", "by-hand"])?;
     ensure!(succeeds(&node, &["tenant", "list"])?.contains("by-hand"));
     let shown = succeeds(&node, &["tenant", "show", "by-hand"])?;
-    ensure!(shown.contains("by-hand") && shown.contains("closed"), "{shown}");
+    ensure!(shown.contains("by-hand") && shown.contains("unused"), "{shown}");
     let shown: Value = serde_json::from_str(&succeeds(&node, &["tenant", "show", "by-hand", "--json"])?)?;
     assert_eq!(shown.get("name"), Some(&Value::from("by-hand")));
     // Nobody is there to say yes.

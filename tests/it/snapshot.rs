@@ -209,6 +209,7 @@ fn a_slow_download_holds_up_nobody() -> Result<()> {
 fn a_database_in_quarantine_is_not_exported() -> Result<()> {
     let node = TestNode::builder().flag("--park-time-max-ms", 10).start()?;
     let tenant = node.tenant("misbehave")?;
+    tenant.sql("CREATE TABLE t (a)")?;
     tenant.wait_for_state("closed")?;
     node.expect_log("is in quarantine");
     let id = tenant.id()?;

@@ -27,11 +27,8 @@ const KEPT_BYTES_MAX: c_int = 8 << 10;
 #[derive(Default)]
 pub(super) struct Kept(Vec<Compiled>);
 
-/// A compiled statement and the text that it came from.
-struct Compiled {
-    raw: NonNull<ffi::sqlite3_stmt>,
-    sql: Box<str>,
-}
+/// A compiled statement; SQLite keeps the text that it came from.
+struct Compiled(NonNull<ffi::sqlite3_stmt>);
 
 // SAFETY: a statement may be used from any thread that may use its connection, which owns it.
 unsafe impl Send for Compiled {}
@@ -39,22 +36,22 @@ unsafe impl Send for Compiled {}
 impl Kept {
     /// The statement that was compiled from this text.
     pub(super) fn find(&mut self, sql: &str) -> Option<NonNull<ffi::sqlite3_stmt>> {
-        let index = self.0.iter().rposition(|compiled| *compiled.sql == *sql)?;
+        let index = self.0.iter().rposition(|compiled| is_of(compiled.0, sql))?;
         self.0.get_mut(index..)?.rotate_left(1);
-        self.0.last().map(|compiled| compiled.raw)
+        self.0.last().map(|compiled| compiled.0)
     }
 
-    /// Keeps a statement, unless it is too large. The one that was used longest ago goes.
+    /// Keeps a statement, unless it is too large or only the first of its text. The one that was used longest ago goes.
     pub(super) fn keep(&mut self, raw: NonNull<ffi::sqlite3_stmt>, sql: &str) -> bool {
         // SAFETY: the statement is live; nothing of it is reset.
         let bytes = unsafe { ffi::sqlite3_stmt_status(raw.as_ptr(), ffi::SQLITE_STMTSTATUS_MEMUSED, 0) };
-        if bytes > KEPT_BYTES_MAX {
+        if bytes > KEPT_BYTES_MAX || !is_of(raw, sql) {
             return false;
         }
         if self.0.len() == KEPT_MAX {
             self.0.remove(0);
         }
-        self.0.push(Compiled { raw, sql: sql.into() });
+        self.0.push(Compiled(raw));
         true
     }
 
@@ -66,7 +63,16 @@ impl Kept {
 
 impl Drop for Compiled {
     fn drop(&mut self) {
-        finalize(self.raw);
+        finalize(self.0);
+    }
+}
+
+/// Whether a statement was compiled from the whole of this text.
+fn is_of(raw: NonNull<ffi::sqlite3_stmt>, sql: &str) -> bool {
+    // SAFETY: the statement is live, and with it its copy of the text, which ends in NUL.
+    unsafe {
+        let text = ffi::sqlite3_sql(raw.as_ptr());
+        !text.is_null() && CStr::from_ptr(text).to_bytes() == sql.as_bytes()
     }
 }
 

@@ -26,6 +26,7 @@ use super::reply::ApiError;
 use super::store::{FunctionRow, Store, StoreError, TenantRow};
 use super::token::Keys;
 use super::upload::{self, Upload};
+use super::values;
 use super::variables::{Scope, Variables};
 use super::variables_api;
 use crate::catalog::Catalog;
@@ -376,45 +377,16 @@ async fn sql(
 ) -> Answer<Json<serde_json::Value>> {
     let (_, row) = find(&state, &tenant).await?;
     let SqlRequest { sql, parameters } = json_body(request).await?;
-    let parameters = parameters.into_iter().map(value_of).collect::<Answer<Vec<_>>>()?;
+    let parameters = parameters.into_iter().map(values::from_json).collect::<Result<Vec<_>, _>>()?;
     let mut lease = state.tenants.lease(production(&state, &row).await?, Made::new(false));
     let rows = lease.execute(sql, parameters).await?;
-    let cells = |row: Vec<Value>| row.into_iter().map(json_of).collect::<Vec<_>>();
+    let cells = |row: Vec<Value>| row.into_iter().map(values::to_json).collect::<Vec<_>>();
     Ok(Json(json!({
         "columns": rows.columns,
         "rows": rows.rows.into_iter().map(cells).collect::<Vec<_>>(),
         "changes": lease.changes(),
         "last_insert_rowid": lease.last_insert_rowid(),
     })))
-}
-
-fn value_of(value: serde_json::Value) -> Answer<Value> {
-    Ok(match value {
-        serde_json::Value::Null => Value::Null,
-        serde_json::Value::Bool(flag) => Value::Integer(flag.into()),
-        serde_json::Value::Number(number) => match number.as_i64() {
-            Some(integer) => Value::Integer(integer),
-            None => Value::Real(number.as_f64().unwrap_or(f64::NAN)),
-        },
-        serde_json::Value::String(text) => Value::Text(text),
-        serde_json::Value::Array(_) | serde_json::Value::Object(_) => {
-            return Err(ApiError::BadRequest(
-                "a parameter is a text, a number, a boolean or null".to_owned(),
-            ));
-        }
-    })
-}
-
-fn json_of(value: Value) -> serde_json::Value {
-    match value {
-        Value::Null => serde_json::Value::Null,
-        Value::Integer(number) => number.into(),
-        Value::Real(number) if number.is_finite() => number.into(),
-        // JSON has no infinities; SQLite has no NaN.
-        Value::Real(number) => if number > 0.0 { "Infinity" } else { "-Infinity" }.into(),
-        Value::Text(text) => text.into(),
-        Value::Blob(bytes) => json!({"base16": crate::name::hex(&bytes)}),
-    }
 }
 
 async fn json_body<T: for<'de> Deserialize<'de>>(request: Request) -> Answer<T> {

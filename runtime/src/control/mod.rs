@@ -14,7 +14,8 @@ mod reply;
 mod seal;
 mod store;
 mod token;
-mod upload;
+pub mod upload;
+pub mod values;
 mod variables;
 mod variables_api;
 

@@ -6,10 +6,12 @@ use http::StatusCode;
 use http::header::{HeaderValue, WWW_AUTHENTICATE};
 
 use super::store::StoreError;
+use super::upload::UploadError;
+use super::values::ParameterError;
 use super::variables::VariableError;
 use crate::catalog::CatalogError;
 use crate::database::DatabaseError;
-use crate::memory::{Exhausted, NODE_MEMORY};
+use crate::memory::NODE_MEMORY;
 use crate::name::{FunctionName, NameError, VariableName, VariableNameError};
 use crate::problem::ProblemType;
 use crate::telemetry::RequestContext;
@@ -31,8 +33,10 @@ pub(super) enum ApiError {
     BadManifest(String),
     #[error("{function} requires {}", commands(tenant, missing))]
     MissingVariables { tenant: String, function: FunctionName, missing: Vec<VariableName> },
-    #[error("the component is larger than {0} bytes")]
-    TooLarge(u64),
+    #[error(transparent)]
+    Upload(#[from] UploadError),
+    #[error(transparent)]
+    Parameter(#[from] ParameterError),
     #[error("the database is larger than the {0} bytes that a tenant may have (database_bytes_max)")]
     DatabaseTooLarge(u64),
     #[error("the tenant has no database to go back to: only an import leaves one")]
@@ -45,8 +49,6 @@ pub(super) enum ApiError {
     Catalog(#[from] CatalogError),
     #[error(transparent)]
     Sql(#[from] DatabaseError),
-    #[error(transparent)]
-    NodeMemory(#[from] Exhausted),
     #[error("{0}")]
     Internal(String),
 }
@@ -106,15 +108,15 @@ impl ApiError {
     fn problem(&self) -> ProblemType {
         match self {
             Self::Unauthorized => UNAUTHORIZED,
-            Self::BadRequest(_) => BAD_REQUEST,
+            Self::BadRequest(_) | Self::Parameter(_) | Self::Upload(UploadError::Malformed(_)) => BAD_REQUEST,
             Self::Name(_) | Self::VariableName(_) => BAD_NAME,
-            Self::BadManifest(_) => BAD_MANIFEST,
+            Self::BadManifest(_) | Self::Upload(UploadError::BadManifest(_)) => BAD_MANIFEST,
             Self::MissingVariables { .. } => MISSING_VARIABLES,
             Self::Variable(
                 VariableError::TooLarge | VariableError::TooMany | VariableError::TooLargeTogether,
             ) => BAD_VARIABLE,
             Self::Variable(VariableError::NotSet(_)) => NO_VARIABLE,
-            Self::TooLarge(_) => TOO_LARGE,
+            Self::Upload(UploadError::TooLarge(_)) => TOO_LARGE,
             Self::NotFound => NOT_FOUND,
             Self::Store(StoreError::NoTenant(_)) => NO_TENANT,
             Self::Store(StoreError::TenantExists(_)) => TENANT_EXISTS,
@@ -126,7 +128,7 @@ impl ApiError {
                 | DatabaseError::Cancelled,
             ) => BAD_SQL,
             Self::Sql(DatabaseError::Quarantined(_)) => QUARANTINED,
-            Self::NodeMemory(_)
+            Self::Upload(UploadError::NodeMemory(_))
             | Self::Catalog(CatalogError::NodeMemory(_))
             | Self::Sql(DatabaseError::NodeMemory) => NODE_MEMORY,
             Self::Sql(DatabaseError::Busy(_)) | Self::Store(StoreError::Database(DatabaseError::Busy(_))) => {

@@ -53,6 +53,7 @@ mod snapshot;
 mod streams;
 mod templates;
 mod upload;
+mod values;
 mod variables;
 mod webhook;
 mod worlds;

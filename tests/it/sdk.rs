@@ -101,8 +101,11 @@ fn mistakes_in_sql_are_told_apart() -> Result<()> {
         "type: cannot store TEXT value in INTEGER column kinds.b",
         "NoSuchTable(\"nowhere\")",
         "NotAuthorized(\"not authorized: ATTACH, DETACH and VACUUM are not allowed: a tenant has one database\")",
-        "TooLarge(\"string or blob too big\")",
+        "TooLarge(\"string or blob too big: at most 1048576 bytes in a value or a row; split it over several rows\")",
         "Statement(\"cannot commit - no transaction is active\")",
+        "Syntax(\"near \\\"SELEKT\\\": syntax error\")",
+        "NoSuchColumn(\"c\")",
+        "Statement(\"the text in column \\\"t\\\" is not UTF-8; read it as a blob: CAST(… AS BLOB)\")",
     ];
     assert_eq!(kinds, expected);
     Ok(())

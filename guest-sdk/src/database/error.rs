@@ -45,6 +45,12 @@ pub enum DatabaseError {
     /// There is no table or view of this name.
     #[error("no such table: {0}")]
     NoSuchTable(String),
+    /// There is no column of this name.
+    #[error("no such column: {0}")]
+    NoSuchColumn(String),
+    /// The text is no SQL, in SQLite's own words.
+    #[error("{0}")]
+    Syntax(String),
     /// Other requests write, or wrote what this transaction had read; the same may work when tried again.
     #[error("{0}")]
     Busy(String),
@@ -54,7 +60,8 @@ pub enum DatabaseError {
     /// The statement does what a function may not do.
     #[error("{0}")]
     NotAuthorized(String),
-    /// A value, the result or the memory for it is larger than it may be.
+    /// A value, the statement, its result or the memory for it is larger than it may be: which of them, and how large it
+    /// may be.
     #[error("{0}")]
     TooLarge(String),
     /// The host cannot read or write the database file; its operator's log says why.
@@ -98,7 +105,7 @@ pub enum Constraint {
     Check,
     /// `REFERENCES`.
     ForeignKey,
-    /// The column types of a `STRICT` table.
+    /// The column types of a `STRICT` table, or the integer of an `INTEGER PRIMARY KEY`.
     Type,
 }
 
@@ -131,8 +138,18 @@ const BEGINNINGS: &[Beginning] = &[
     ("the statement ran longer than ", DatabaseError::TimedOut),
     ("the transaction was ", DatabaseError::TimedOut),
     ("string or blob too big", DatabaseError::TooLarge),
+    ("statement too long", DatabaseError::TooLarge),
+    ("too many ", DatabaseError::TooLarge),
+    ("LIKE or GLOB pattern too complex", DatabaseError::TooLarge),
+    ("Expression tree is too large", DatabaseError::TooLarge),
     ("the result is larger than ", DatabaseError::TooLarge),
+    ("statements of more than ", DatabaseError::TooLarge),
     ("out of memory", DatabaseError::TooLarge),
+    ("no such column: ", |message| DatabaseError::NoSuchColumn(after(&message, "no such column: "))),
+    ("unrecognized token", DatabaseError::Syntax),
+    ("incomplete input", DatabaseError::Syntax),
+    ("datatype mismatch", |message| DatabaseError::Constraint(Constraint::Type, message)),
+    ("the statement takes ", DatabaseError::Parameters),
     ("the database's storage failed", |_| DatabaseError::Storage),
     ("cannot store ", |message| DatabaseError::Constraint(Constraint::Type, message)),
 ];
@@ -154,7 +171,13 @@ impl DatabaseError {
             let rest = message.strip_prefix(constraint.name())?.strip_prefix(" constraint failed")?;
             Some(Self::Constraint(*constraint, rest.strip_prefix(": ").unwrap_or(rest).to_owned()))
         });
-        broken.unwrap_or(Self::Statement(message))
+        match broken {
+            Some(broken) => broken,
+            None if message.starts_with("near \"") && message.ends_with("syntax error") => {
+                Self::Syntax(message)
+            }
+            None => Self::Statement(message),
+        }
     }
 
     /// The status that a caller gets: 503 for what may work when tried again, otherwise 500.
@@ -192,7 +215,14 @@ mod tests {
         assert_eq!(told_apart(busy), DatabaseError::Busy(busy.into()));
         assert_eq!(told_apart(busy).status(), 503);
         assert_eq!(told_apart("the database's storage failed"), DatabaseError::Storage);
-        let mistake = "near \"SELEC\": syntax error";
-        assert_eq!(told_apart(mistake), DatabaseError::Statement(mistake.into()));
+        assert_eq!(told_apart("no such column: b"), DatabaseError::NoSuchColumn("b".into()));
+        for mistake in ["near \"SELEC\": syntax error", "incomplete input", "unrecognized token: \"'a\""] {
+            assert_eq!(told_apart(mistake), DatabaseError::Syntax(mistake.into()));
+        }
+        let large =
+            "too many SQL variables: at most 999 parameters in a statement; write fewer rows with each";
+        assert_eq!(told_apart(large), DatabaseError::TooLarge(large.into()));
+        let other = "table t already exists";
+        assert_eq!(told_apart(other), DatabaseError::Statement(other.into()));
     }
 }

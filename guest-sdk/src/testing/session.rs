@@ -9,19 +9,32 @@ use libsql::ffi;
 use super::sqlite::{Sqlite, SqliteError};
 use crate::{DatabaseError, Value};
 
-/// SQLite's run-time limits for tenants, as Dormouse sets them.
-const LIMITS: &[(i32, i32)] = &[
-    (ffi::SQLITE_LIMIT_LENGTH, 1 << 20),
-    (ffi::SQLITE_LIMIT_SQL_LENGTH, 100_000),
-    (ffi::SQLITE_LIMIT_COLUMN, 100),
-    (ffi::SQLITE_LIMIT_EXPR_DEPTH, 100),
-    (ffi::SQLITE_LIMIT_COMPOUND_SELECT, 10),
-    (ffi::SQLITE_LIMIT_VDBE_OP, 25_000),
-    (ffi::SQLITE_LIMIT_FUNCTION_ARG, 32),
-    (ffi::SQLITE_LIMIT_ATTACHED, 0),
-    (ffi::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 50),
-    (ffi::SQLITE_LIMIT_VARIABLE_NUMBER, 999),
-    (ffi::SQLITE_LIMIT_TRIGGER_DEPTH, 10),
+/// One of SQLite's run-time limits for tenants: which, how much, how SQLite's messages begin that mean it, and what the
+/// host adds to them.
+type Cap = (i32, i32, &'static [&'static str], &'static str);
+
+/// All of them, as Dormouse sets and tells them.
+#[rustfmt::skip]
+const CAPS: &[Cap] = &[
+    (ffi::SQLITE_LIMIT_LENGTH, 1 << 20, &["string or blob too big"],
+        "bytes in a value or a row; split it over several rows"),
+    (ffi::SQLITE_LIMIT_SQL_LENGTH, 100_000, &["statement too long"],
+        "bytes of SQL; give values as parameters"),
+    (ffi::SQLITE_LIMIT_COLUMN, 100, &["too many columns", "too many terms in ORDER BY", "too many terms in GROUP BY"],
+        "columns; split the table or the result"),
+    (ffi::SQLITE_LIMIT_EXPR_DEPTH, 100, &[], ""),
+    (ffi::SQLITE_LIMIT_COMPOUND_SELECT, 10, &["too many terms in compound SELECT"],
+        "SELECTs joined by UNION and the like; use VALUES or IN"),
+    (ffi::SQLITE_LIMIT_VDBE_OP, 25_000, &[], ""),
+    (ffi::SQLITE_LIMIT_FUNCTION_ARG, 32, &["too many arguments on function"],
+        "arguments; nest calls"),
+    (ffi::SQLITE_LIMIT_ATTACHED, 0, &[], ""),
+    (ffi::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 50, &["LIKE or GLOB pattern too complex"],
+        "bytes in a pattern; use instr()"),
+    (ffi::SQLITE_LIMIT_VARIABLE_NUMBER, 999, &["too many SQL variables"],
+        "parameters in a statement; write fewer rows with each"),
+    (ffi::SQLITE_LIMIT_TRIGGER_DEPTH, 10, &["too many levels of trigger recursion"],
+        "triggers that set each other off"),
 ];
 
 /// What the requests of one tenant share. Every connection of a request joins it.
@@ -36,7 +49,7 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn open() -> Result<Self, DatabaseError> {
         let sqlite = Sqlite::open_in_memory().map_err(explain)?;
-        for (limit, value) in LIMITS {
+        for (limit, value, ..) in CAPS {
             sqlite.limit(*limit, *value);
         }
         sqlite.enable(ffi::SQLITE_DBCONFIG_ENABLE_FKEY).map_err(explain)?;
@@ -93,7 +106,15 @@ fn explain(error: SqliteError) -> DatabaseError {
         | ffi::SQLITE_CANTOPEN
         | ffi::SQLITE_READONLY
         | ffi::SQLITE_INTERNAL => DatabaseError::Storage,
-        _ => DatabaseError::from_message(error.message),
+        _ => DatabaseError::from_message(with_figure(error.message)),
+    }
+}
+
+fn with_figure(message: String) -> String {
+    let is_about = |cap: &&Cap| cap.2.iter().any(|beginning| message.starts_with(beginning));
+    match CAPS.iter().find(is_about) {
+        Some((_, value, _, advice)) => format!("{message}: at most {value} {advice}"),
+        None => message,
     }
 }
 
@@ -185,7 +206,17 @@ mod tests {
     fn limits_hold() {
         let db = Tenant::new().database();
         let error = db.execute("SELECT zeroblob(?)", [2 << 20]).unwrap_err();
-        assert_eq!(error, DatabaseError::TooLarge("string or blob too big".into()));
+        assert!(matches!(&error, DatabaseError::TooLarge(_)), "{error:?}");
+        assert!(error.to_string().starts_with("string or blob too big: at most 1048576 bytes"), "{error}");
+    }
+
+    #[test]
+    fn what_no_string_can_hold_is_an_error() {
+        let db = Tenant::new().database();
+        let error = db.query("SELECT CAST(x'ff' AS TEXT) AS t", ()).err().unwrap();
+        assert!(error.to_string().starts_with("the text in column \"t\" is not UTF-8"), "{error}");
+        let error = db.execute("SELECT 1 \0, 2", ()).unwrap_err();
+        assert!(error.to_string().starts_with("the SQL holds a NUL character"), "{error}");
     }
 
     #[test]

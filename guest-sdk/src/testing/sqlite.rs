@@ -89,12 +89,20 @@ impl Sqlite {
         let columns = statement.columns();
         let mut rows = Vec::new();
         while statement.step()? {
-            rows.push((0..statement.column_count()).map(|index| statement.value(index)).collect());
+            rows.push(
+                (0..statement.column_count()).map(|index| statement.value(index)).collect::<Result<_>>()?,
+            );
         }
         Ok((columns, rows))
     }
 
     fn prepare(&mut self, sql: &str) -> Result<Option<Statement<'_>>> {
+        if sql.contains('\0') {
+            let message =
+                "the SQL holds a NUL character; give text with NUL as a parameter, or write char(0)"
+                    .to_owned();
+            return Err(SqliteError { code: ffi::SQLITE_ERROR, message });
+        }
         let mut raw = ptr::null_mut();
         let bytes = c_int::try_from(sql.len()).unwrap_or(c_int::MAX);
         let text = sql.as_ptr().cast::<c_char>();
@@ -179,40 +187,44 @@ impl Statement<'_> {
     }
 
     fn columns(&self) -> Vec<String> {
-        let name = |index| {
-            // SAFETY: `index` is in range; the name is NUL-terminated, or null when memory is out, and copied.
-            unsafe {
-                let name = ffi::sqlite3_column_name(self.raw.as_ptr(), index);
-                if name.is_null() {
-                    String::new()
-                } else {
-                    CStr::from_ptr(name).to_string_lossy().into_owned()
-                }
-            }
-        };
-        (0..self.column_count()).map(name).collect()
+        (0..self.column_count()).map(|index| self.column_name(index)).collect()
     }
 
-    fn value(&self, index: c_int) -> Value {
+    fn column_name(&self, index: c_int) -> String {
+        // SAFETY: `index` is in range; the name is NUL-terminated, or null when memory is out, and copied.
+        unsafe {
+            let name = ffi::sqlite3_column_name(self.raw.as_ptr(), index);
+            if name.is_null() { String::new() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
+        }
+    }
+
+    fn value(&self, index: c_int) -> Result<Value> {
         let raw = self.raw.as_ptr();
         // SAFETY: the statement stands on a row and `index` is in range; pointer and length are asked for in the
         // documented order (pointer first) and the bytes are copied before any other call.
         unsafe {
             match ffi::sqlite3_column_type(raw, index) {
-                ffi::SQLITE_INTEGER => Value::Integer(ffi::sqlite3_column_int64(raw, index)),
-                ffi::SQLITE_FLOAT => Value::Real(ffi::sqlite3_column_double(raw, index)),
+                ffi::SQLITE_INTEGER => Ok(Value::Integer(ffi::sqlite3_column_int64(raw, index))),
+                ffi::SQLITE_FLOAT => Ok(Value::Real(ffi::sqlite3_column_double(raw, index))),
                 ffi::SQLITE_TEXT => {
                     let text =
                         copy(ffi::sqlite3_column_text(raw, index), ffi::sqlite3_column_bytes(raw, index));
-                    Value::Text(String::from_utf8_lossy(&text).into_owned())
+                    String::from_utf8(text).map(Value::Text).map_err(|_| self.not_utf8(index))
                 }
                 ffi::SQLITE_BLOB => {
                     let blob = ffi::sqlite3_column_blob(raw, index).cast::<u8>();
-                    Value::Blob(copy(blob, ffi::sqlite3_column_bytes(raw, index)))
+                    Ok(Value::Blob(copy(blob, ffi::sqlite3_column_bytes(raw, index))))
                 }
-                _ => Value::Null,
+                _ => Ok(Value::Null),
             }
         }
+    }
+
+    fn not_utf8(&self, index: c_int) -> SqliteError {
+        let column = self.column_name(index);
+        let message =
+            format!("the text in column {column:?} is not UTF-8; read it as a blob: CAST(… AS BLOB)");
+        SqliteError { code: ffi::SQLITE_MISMATCH, message }
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use libsql::ffi;
 
+use super::caps::VALUE_BYTES_MAX;
 use super::functions::{Answer, Argument, Function};
 use super::guard::{self, Question, Verdict};
 use super::message::Profile;
@@ -158,7 +159,7 @@ pub(super) unsafe extern "C" fn call_function(
             }
         });
     }
-    let answer = (function.call)(&arguments, super::session::VALUE_BYTES_MAX);
+    let answer = (function.call)(&arguments, VALUE_BYTES_MAX);
     let encoding = u8::try_from(ffi::SQLITE_UTF8).unwrap_or(1);
     // SAFETY: `context` lives for the call; SQLite copies the text and checks its length limit.
     unsafe {

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use libsql::ffi;
 
+use super::explain::on_file;
 use super::message::{DatabaseError, Profile, Value};
-use super::session::{self, on_file, plain, step_through};
+use super::session::{self, plain, step_through};
 use super::sqlite::{Connection, Purpose, SqliteError};
 use super::statement::Step;
 use crate::limits;
@@ -186,7 +187,7 @@ fn rows(connection: &mut Connection, sql: &str) -> Result<Vec<Vec<Value>>, Sqlit
     let mut rows = Vec::new();
     if let Some(mut statement) = connection.prepare(sql)? {
         while statement.step()? == Step::Row {
-            rows.push(statement.row());
+            rows.push(statement.row()?);
         }
     }
     Ok(rows)

@@ -58,15 +58,24 @@ impl Value {
         if let Self::Integer(number) = self { Some(*number) } else { None }
     }
 
-    /// Bytes that values take, a row of them or the parameters of a statement.
+    /// Bytes that a row takes beside its values.
+    pub const ROW_BYTES: usize = size_of::<Vec<Self>>();
+
+    /// Bytes that it takes.
     #[must_use]
-    pub fn bytes(values: &[Self]) -> usize {
-        let content = |value: &Self| match value {
+    pub fn bytes(&self) -> usize {
+        let content = match self {
             Self::Null | Self::Integer(_) | Self::Real(_) => 0,
             Self::Text(text) => text.len(),
             Self::Blob(bytes) => bytes.len(),
         };
-        size_of::<Vec<Self>>() + size_of_val(values) + values.iter().map(content).sum::<usize>()
+        size_of::<Self>() + content
+    }
+
+    /// Bytes that a row takes, or the parameters of a statement.
+    #[must_use]
+    pub fn row_bytes(values: &[Self]) -> usize {
+        Self::ROW_BYTES + values.iter().map(Self::bytes).sum::<usize>()
     }
 }
 

@@ -8,6 +8,8 @@
 //! the crate's own connections block async workers, swallow bind errors and cut text at NUL.
 
 mod callbacks;
+mod caps;
+mod explain;
 mod file;
 mod functions;
 mod guard;

@@ -10,40 +10,22 @@ use std::time::{Duration, Instant};
 
 use libsql::ffi;
 
-use super::callbacks::Stopped;
-use super::memory::{self, Account, Held};
+use super::caps::{Cap, TENANT_CAPS};
+use super::explain::{self, is_storage, on_file, on_open, storage};
+use super::memory::{Account, Held};
 use super::message::{Change, DatabaseError, Executed, Extent, FilePart, Profile, Reply, Rows, Value};
 use super::sqlite::{Connection, Purpose, SqliteError};
 use super::statement::{Statement, Step};
 use crate::limits;
 
-/// Largest text or blob of a tenant's database: the functions that remain are linear, so this bounds each call.
-pub(super) const VALUE_BYTES_MAX: usize = 1 << 20;
-
 /// Memory of SQLite for one tenant session.
-const SESSION_MEMORY_BYTES_MAX: i64 = 64 << 20;
+pub(super) const SESSION_MEMORY_BYTES_MAX: i64 = 64 << 20;
 
 /// Marks the file as Dormouse's for `file(1)`: "DORM".
 const APPLICATION_ID: i32 = 0x444f_524d;
 
 /// How long a call waits for a lock of another session of the same tenant: recovery, mostly.
 const LOCK_WAIT_MILLISECONDS: i32 = 2_000;
-
-/// SQLite's run-time limits for tenants: <https://www.sqlite.org/limits.html>.
-const TENANT_LIMITS: &[(i32, i32)] = &[
-    (ffi::SQLITE_LIMIT_LENGTH, 1 << 20),
-    (ffi::SQLITE_LIMIT_SQL_LENGTH, 100_000),
-    (ffi::SQLITE_LIMIT_COLUMN, 100),
-    (ffi::SQLITE_LIMIT_EXPR_DEPTH, 100),
-    (ffi::SQLITE_LIMIT_COMPOUND_SELECT, 10),
-    (ffi::SQLITE_LIMIT_VDBE_OP, 25_000),
-    (ffi::SQLITE_LIMIT_FUNCTION_ARG, 32),
-    (ffi::SQLITE_LIMIT_ATTACHED, 0),
-    (ffi::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 50),
-    (ffi::SQLITE_LIMIT_VARIABLE_NUMBER, 999),
-    (ffi::SQLITE_LIMIT_TRIGGER_DEPTH, 10),
-    (ffi::SQLITE_LIMIT_WORKER_THREADS, 0),
-];
 
 /// What the WAL's file grows by: room for several commits of a page or two.
 static WAL_RESERVE: [u8; 64 << 10] = [0; 64 << 10];
@@ -217,73 +199,8 @@ impl Session {
     }
 
     fn explain(&self, error: SqliteError, time_max: Duration) -> DatabaseError {
-        match error.primary() {
-            ffi::SQLITE_INTERRUPT if self.connection.stopped() == Stopped::Cancelled => {
-                DatabaseError::Cancelled
-            }
-            ffi::SQLITE_INTERRUPT => DatabaseError::TimedOut(format!(
-                "the statement ran longer than {} ms and was stopped",
-                time_max.as_millis()
-            )),
-            ffi::SQLITE_AUTH => DatabaseError::Statement(
-                self.connection
-                    .take_denied()
-                    .map_or(error.message, |reason| format!("not authorized: {reason}")),
-            ),
-            ffi::SQLITE_FULL => DatabaseError::Full(error.message),
-            ffi::SQLITE_NOMEM if memory::node_was_short() => DatabaseError::NodeMemory,
-            ffi::SQLITE_NOMEM => DatabaseError::Statement(format!(
-                "out of memory: one connection may take {} MiB for its statements",
-                SESSION_MEMORY_BYTES_MAX >> 20
-            )),
-            _ if error.code == ffi::SQLITE_BUSY_SNAPSHOT => DatabaseError::Statement(
-                "database is locked: another request wrote after this transaction had read; \
-                 begin a transaction that will write with BEGIN IMMEDIATE"
-                    .to_owned(),
-            ),
-            _ if is_storage(error.primary()) => storage(&error),
-            _ => DatabaseError::Statement(error.message),
-        }
-    }
-}
-
-fn is_storage(primary: i32) -> bool {
-    matches!(
-        primary,
-        ffi::SQLITE_IOERR
-            | ffi::SQLITE_CORRUPT
-            | ffi::SQLITE_NOTADB
-            | ffi::SQLITE_CANTOPEN
-            | ffi::SQLITE_PROTOCOL
-            | ffi::SQLITE_READONLY
-            | ffi::SQLITE_PERM
-            | ffi::SQLITE_NOLFS
-            | ffi::SQLITE_INTERNAL
-    )
-}
-
-fn storage(error: &SqliteError) -> DatabaseError {
-    DatabaseError::Storage(format!("{} (SQLite result code {})", error.message, error.code))
-}
-
-fn at(path: &Path, error: &SqliteError) -> String {
-    format!("{}: {} (SQLite result code {})", path.display(), error.message, error.code)
-}
-
-fn on_open(path: &Path, error: &SqliteError) -> DatabaseError {
-    match error.primary() {
-        ffi::SQLITE_NOMEM if memory::node_was_short() => DatabaseError::NodeMemory,
-        ffi::SQLITE_FULL => DatabaseError::Full(at(path, error)),
-        primary if is_storage(primary) => DatabaseError::Storage(at(path, error)),
-        _ => DatabaseError::Statement(at(path, error)),
-    }
-}
-
-pub(super) fn on_file(path: &Path, error: &std::io::Error) -> DatabaseError {
-    let text = format!("{}: {error}", path.display());
-    match error.kind() {
-        std::io::ErrorKind::StorageFull => DatabaseError::Full(text),
-        _ => DatabaseError::Storage(text),
+        let connection = &self.connection;
+        explain::failed(error, connection.stopped(), connection.take_denied(), time_max)
     }
 }
 
@@ -324,7 +241,7 @@ fn set_up(mut connection: Connection, opening: &Opening) -> Result<Connection, S
 pub(super) fn guard(connection: &mut Connection) -> Result<(), SqliteError> {
     connection.option(ffi::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.option(ffi::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-    for (limit, value) in TENANT_LIMITS {
+    for Cap { limit, value, .. } in TENANT_CAPS {
         connection.limit(*limit, *value);
     }
     Ok(())
@@ -350,6 +267,12 @@ pub(super) fn step_through(
 
 /// Runs the first statement of a text; `None` when it would write and may not.
 fn run(connection: &mut Connection, request: &Request) -> Result<Option<Rows>, SqliteError> {
+    // SQLite would take it for the end of the text, and leave the rest away.
+    if memchr::memchr(0, request.sql.as_bytes()).is_some() {
+        let message =
+            "the SQL holds a NUL character; give text with NUL as a parameter, or write char(0)".to_owned();
+        return Err(SqliteError { code: ffi::SQLITE_ERROR, message });
+    }
     let Some(mut statement) = connection.prepare(&request.sql)? else { return Ok(Some(Rows::default())) };
     if !request.may_write && !statement.is_readonly() {
         return Ok(None);
@@ -362,36 +285,48 @@ fn collect(statement: &mut Statement<'_>, bytes_max: usize) -> Result<Rows, Sqli
     let mut step = statement.step()?;
     let columns = statement.columns();
     let mut rows = Vec::new();
-    let (mut bytes, mut held) = (0, Held::default());
+    let mut room = Room { bytes_left: bytes_max, held: Held::default() };
     while step == Step::Row {
-        let row = statement.row();
-        let row_bytes = Value::bytes(&row);
-        if !held.take(row_bytes) {
-            let message = "out of memory".to_owned();
-            return Err(SqliteError { code: ffi::SQLITE_NOMEM, message });
+        match row(statement, columns.len(), &mut room) {
+            Ok(row) => rows.push(row),
+            Err(RowError::TooLarge) => return Err(statement.fail(explain::too_large(bytes_max))),
+            Err(RowError::Sqlite(error)) => return Err(statement.fail(error)),
         }
-        bytes += row_bytes;
-        if bytes > bytes_max {
-            return Err(SqliteError { code: ffi::SQLITE_TOOBIG, message: too_large(bytes_max) });
-        }
-        rows.push(row);
         step = statement.step()?;
     }
     Ok(Rows { columns, rows })
 }
 
-fn too_large(bytes_max: usize) -> String {
-    if bytes_max == limits::RESULT_BYTES_MAX {
-        return format!(
-            "the result is larger than {} MiB; ask for fewer rows or columns, or use LIMIT",
-            bytes_max >> 20
-        );
+/// Why a row is not handed out.
+enum RowError {
+    TooLarge,
+    Sqlite(SqliteError),
+}
+
+/// What the rows of a statement may still take.
+struct Room {
+    bytes_left: usize,
+    held: Held,
+}
+
+impl Room {
+    fn take(&mut self, bytes: usize) -> Result<(), RowError> {
+        self.bytes_left = self.bytes_left.checked_sub(bytes).ok_or(RowError::TooLarge)?;
+        if self.held.take(bytes) { Ok(()) } else { Err(RowError::Sqlite(explain::out_of_memory())) }
     }
-    format!(
-        "the result is larger than the {bytes_max} bytes that are left of this request's {} MiB for rows; \
-         read or drop the rows of its other statements first",
-        limits::RESULT_BYTES_MAX >> 20
-    )
+}
+
+/// Copies the current row, value by value as long as there is room for it.
+fn row(statement: &Statement<'_>, columns: usize, room: &mut Room) -> Result<Vec<Value>, RowError> {
+    room.take(Value::ROW_BYTES)?;
+    (0..)
+        .take(columns)
+        .map(|index| {
+            let value = statement.value(index).map_err(RowError::Sqlite)?;
+            room.take(value.bytes())?;
+            Ok(value)
+        })
+        .collect()
 }
 
 /// Makes a database file: under another name first, then renamed and synced, so that it is whole or not there. One that

@@ -166,21 +166,23 @@ impl<'c> Statement<'c> {
         }
     }
 
+    /// Ends the statement with an error of the caller's, as if it had failed by itself: what it has written is taken
+    /// back. One that is only finalised would be committed.
+    pub(super) fn fail(&mut self, error: SqliteError) -> SqliteError {
+        if !self.is_readonly() {
+            // SAFETY: the connection is open and the statement is live; it is running, so that it is what is
+            // interrupted, and its next step fails.
+            unsafe {
+                ffi::sqlite3_interrupt(ffi::sqlite3_db_handle(self.raw.as_ptr()));
+                ffi::sqlite3_step(self.raw.as_ptr());
+            }
+        }
+        error
+    }
+
     /// Names of the result columns. They are known after the first step, which may compile the statement anew.
     pub(super) fn columns(&self) -> Vec<String> {
-        (0..self.column_count())
-            .map(|index| {
-                // SAFETY: `index` is in range; the name is NUL-terminated (or null when memory is out) and copied.
-                unsafe {
-                    let name = ffi::sqlite3_column_name(self.raw.as_ptr(), index);
-                    if name.is_null() {
-                        String::new()
-                    } else {
-                        CStr::from_ptr(name).to_string_lossy().into_owned()
-                    }
-                }
-            })
-            .collect()
+        (0..self.column_count()).map(|index| self.column_name(index)).collect()
     }
 
     fn column_count(&self) -> c_int {
@@ -188,34 +190,59 @@ impl<'c> Statement<'c> {
         unsafe { ffi::sqlite3_column_count(self.raw.as_ptr()) }
     }
 
-    /// The values of the current row. Text that is not UTF-8 is repaired with U+FFFD.
-    pub(super) fn row(&self) -> Vec<Value> {
+    fn column_name(&self, index: c_int) -> String {
+        // SAFETY: the statement is live; the name is NUL-terminated, or null when memory is out, and copied.
+        unsafe {
+            let name = ffi::sqlite3_column_name(self.raw.as_ptr(), index);
+            if name.is_null() { String::new() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
+        }
+    }
+
+    /// The values of the current row.
+    pub(super) fn row(&self) -> Result<Vec<Value>> {
         (0..self.column_count()).map(|index| self.value(index)).collect()
     }
 
-    fn value(&self, index: c_int) -> Value {
+    /// A value of the current row.
+    pub(super) fn value(&self, index: c_int) -> Result<Value> {
         let raw = self.raw.as_ptr();
-        // SAFETY: the statement stands on a row and `index` is in range; pointer and length are asked for in the
-        // documented order (pointer first) and the bytes are copied before any other call.
+        // SAFETY: the statement stands on a row, and an index out of range gives NULL; pointer and length are asked
+        // for in the documented order (pointer first) and the bytes are copied before any other call.
         unsafe {
             match ffi::sqlite3_column_type(raw, index) {
-                ffi::SQLITE_INTEGER => Value::Integer(ffi::sqlite3_column_int64(raw, index)),
-                ffi::SQLITE_FLOAT => Value::Real(ffi::sqlite3_column_double(raw, index)),
+                ffi::SQLITE_INTEGER => Ok(Value::Integer(ffi::sqlite3_column_int64(raw, index))),
+                ffi::SQLITE_FLOAT => Ok(Value::Real(ffi::sqlite3_column_double(raw, index))),
                 ffi::SQLITE_TEXT => {
                     let text = ffi::sqlite3_column_text(raw, index);
-                    let bytes = copy(text, ffi::sqlite3_column_bytes(raw, index));
-                    Value::Text(
-                        String::from_utf8(bytes)
-                            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
-                    )
+                    let bytes = self.copy(text, ffi::sqlite3_column_bytes(raw, index))?;
+                    String::from_utf8(bytes).map(Value::Text).map_err(|_| self.not_utf8(index))
                 }
                 ffi::SQLITE_BLOB => {
                     let blob = ffi::sqlite3_column_blob(raw, index).cast::<u8>();
-                    Value::Blob(copy(blob, ffi::sqlite3_column_bytes(raw, index)))
+                    Ok(Value::Blob(self.copy(blob, ffi::sqlite3_column_bytes(raw, index))?))
                 }
-                _ => Value::Null,
+                _ => Ok(Value::Null),
             }
         }
+    }
+
+    /// Copies `length` bytes from `start`. They are nowhere when SQLite had no memory to lay them out.
+    ///
+    /// # Safety
+    /// `start` is null or valid for `length` bytes.
+    unsafe fn copy(&self, start: *const u8, length: c_int) -> Result<Vec<u8>> {
+        if start.is_null() && length != 0 {
+            return Err(self.connection.error(ffi::SQLITE_NOMEM));
+        }
+        // SAFETY: the caller's promise.
+        Ok(unsafe { view(start, length, PhantomData) }.to_vec())
+    }
+
+    fn not_utf8(&self, index: c_int) -> SqliteError {
+        let column = self.column_name(index);
+        let message =
+            format!("the text in column {column:?} is not UTF-8; read it as a blob: CAST(… AS BLOB)");
+        SqliteError { code: ffi::SQLITE_MISMATCH, message }
     }
 }
 
@@ -230,13 +257,4 @@ impl Drop for Statement<'_> {
             ffi::sqlite3_clear_bindings(self.raw.as_ptr());
         }
     }
-}
-
-/// Copies `length` bytes from `start`.
-///
-/// # Safety
-/// `start` is null or valid for `length` bytes.
-unsafe fn copy(start: *const u8, length: c_int) -> Vec<u8> {
-    // SAFETY: the caller's promise.
-    unsafe { view(start, length, PhantomData) }.to_vec()
 }

@@ -108,7 +108,7 @@ impl Calls {
         statement: String,
         parameters: Vec<Value>,
     ) -> Result<oneshot::Receiver<Result<Unread, DatabaseError>>, DatabaseError> {
-        let bytes = WAITING_CALL_BYTES + statement.len() + Value::bytes(&parameters);
+        let bytes = WAITING_CALL_BYTES + statement.len() + Value::row_bytes(&parameters);
         let place = take(&self.waiting, bytes).ok_or_else(too_much_waits)?;
         let waiting = self.charge(bytes)?;
         let (turn, unread, memory) = (self.turn(), self.unread.clone(), self.memory.clone());
@@ -117,7 +117,7 @@ impl Calls {
             drop((place, waiting));
             let bytes_max = unread.available_permits();
             let rows = lease.execute_within(bytes_max, statement, parameters).await?;
-            let bytes = rows.rows.iter().map(|row| Value::bytes(row)).sum();
+            let bytes = rows.rows.iter().map(|row| Value::row_bytes(row)).sum();
             let allowance = take(&unread, bytes).ok_or(DatabaseError::Closed)?;
             let charge = charge(&memory, bytes)?;
             Ok(Unread { rows, allowance, charge })

@@ -92,7 +92,7 @@ impl View<'_> {
         parameters: Vec<Value>,
     ) -> wasmtime::Result<Result<Rows, Refused>> {
         self.table.get(connection)?;
-        let bytes = statement.len() + Value::bytes(&parameters);
+        let bytes = statement.len() + Value::row_bytes(&parameters);
         let _waiting = self.calls.charge(bytes)?;
         match self.calls.lease().await.execute(statement, parameters).await {
             Ok(rows) => Ok(Ok(rows)),

@@ -98,7 +98,7 @@ impl Unsent {
     fn next(&mut self) -> Option<wit::RowResult> {
         let row = self.rows.next()?;
         // What the guest has read it may ask for again.
-        drop(self.allowance.split(Value::bytes(&row)));
+        drop(self.allowance.split(Value::row_bytes(&row)));
         Some(wit::RowResult { values: row.into_iter().map(Into::into).collect() })
     }
 }

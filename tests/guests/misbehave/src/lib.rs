@@ -73,6 +73,7 @@ impl Guest for Misbehave {
                 let _unfinished = wire::start(out);
                 wire::sleep(url.number("ms"));
             }
+            "/session" => sql::session(&request, out),
             "/write-then-trap" => {
                 sql::write();
                 deeds::trap();

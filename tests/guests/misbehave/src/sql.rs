@@ -1,9 +1,10 @@
 //! What a guest may do to its database, and what it should not, told as JSON.
 
 use serde_json::{Value as Json, json};
+use wasip2::http::types::{IncomingRequest, ResponseOutparam};
 
 use crate::bindings::spin::sqlite::sqlite::{Connection, Error, QueryResult, Value};
-use crate::wire::sleep;
+use crate::wire::{Reading, Sending, sleep};
 
 const CREATE: &str = "CREATE TABLE IF NOT EXISTS log(id INTEGER PRIMARY KEY, note TEXT)";
 const BEGIN: &str = "BEGIN IMMEDIATE";
@@ -132,6 +133,20 @@ pub(crate) fn statements(body: &[u8]) -> Json {
     }
 }
 
+/// Runs each chunk of the request's body as a statement, when it arrives, and answers a line of JSON to each.
+pub(crate) fn session(request: &IncomingRequest, out: ResponseOutparam) {
+    let Some(sending) = Sending::head(out, 200, "application/x-ndjson") else { return };
+    if let (Ok(connection), Some(reading)) = (Connection::open("default"), Reading::new(request)) {
+        while let Some(chunk) = reading.next() {
+            let answer = run(&connection, &String::from_utf8_lossy(&chunk));
+            if !sending.write(format!("{answer}\n").as_bytes()) {
+                return;
+            }
+        }
+    }
+    sending.finish();
+}
+
 fn run(connection: &Connection, sql: &str) -> Json {
     execute(connection, sql, &[])
 }
@@ -163,10 +178,15 @@ fn describe(error: &Error) -> Json {
     json!({ "variant": variant, "message": message })
 }
 
-/// A JSON scalar as a parameter; an array of numbers is a blob.
+/// A JSON scalar as a parameter; an array of numbers is a blob, an object with the text `real` what JSON has no number
+/// for.
 fn to_value(json: &Json) -> Value {
     match json {
-        Json::Null | Json::Object(_) => Value::Null,
+        Json::Null => Value::Null,
+        Json::Object(object) => {
+            let real = object.get("real").and_then(Json::as_str).and_then(|real| real.parse().ok());
+            real.map_or(Value::Null, Value::Real)
+        }
         Json::Bool(flag) => Value::Integer((*flag).into()),
         Json::Number(number) => match number.as_i64() {
             Some(integer) => Value::Integer(integer),
@@ -183,7 +203,8 @@ fn to_json(value: &Value) -> Json {
     match value {
         Value::Null => Json::Null,
         Value::Integer(integer) => json!(integer),
-        Value::Real(real) => json!(real),
+        Value::Real(real) if real.is_finite() => json!(real),
+        Value::Real(real) => json!({ "real": real.to_string() }),
         Value::Text(text) => json!(text),
         Value::Blob(bytes) => json!(bytes),
     }

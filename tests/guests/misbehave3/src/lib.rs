@@ -104,6 +104,7 @@ async fn database(path: &str, url: &Url, request: Request) -> Answer {
                 sleep(ms).await;
             })
         }
+        "/session" => stream("application/x-ndjson", |sending| sql::session(request, sending)),
         "/write-then-trap" => {
             sql::write().await;
             deeds::trap();

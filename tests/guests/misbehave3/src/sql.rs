@@ -1,9 +1,10 @@
 //! What a guest may do to its database, and what it should not, told as JSON.
 
 use serde_json::{Value as Json, json};
+use wasip3::http::types::Request;
 
 use crate::bindings::spin::sqlite::sqlite::{Connection, Error, RowResult, Value};
-use crate::wire::sleep;
+use crate::wire::{Reading, Sending, sleep};
 
 pub(crate) const CREATE: &str = "CREATE TABLE IF NOT EXISTS log(id INTEGER PRIMARY KEY, note TEXT)";
 pub(crate) const BEGIN: &str = "BEGIN IMMEDIATE";
@@ -138,6 +139,18 @@ async fn statement(connection: &Connection, statement: &Json) -> Json {
     execute(connection, sql, &params.into_iter().flatten().map(to_value).collect::<Vec<_>>()).await
 }
 
+/// Runs each chunk of the request's body as a statement, when it arrives, and answers a line of JSON to each.
+pub(crate) async fn session(request: Request, mut sending: Sending) {
+    let Ok(connection) = open_default().await else { return };
+    let mut reading = Reading::new(request);
+    while let Some(chunk) = reading.next().await {
+        let answer = run(&connection, &String::from_utf8_lossy(&chunk)).await;
+        if !sending.write(format!("{answer}\n").as_bytes()).await {
+            return;
+        }
+    }
+}
+
 pub(crate) async fn open_default() -> Result<Connection, Error> {
     Connection::open_async("default".to_owned()).await
 }
@@ -189,10 +202,15 @@ pub(crate) fn describe(error: &Error) -> Json {
     json!({ "variant": variant, "message": message })
 }
 
-/// A JSON scalar as a parameter; an array of numbers is a blob.
+/// A JSON scalar as a parameter; an array of numbers is a blob, an object with the text `real` what JSON has no number
+/// for.
 fn to_value(json: &Json) -> Value {
     match json {
-        Json::Null | Json::Object(_) => Value::Null,
+        Json::Null => Value::Null,
+        Json::Object(object) => {
+            let real = object.get("real").and_then(Json::as_str).and_then(|real| real.parse().ok());
+            real.map_or(Value::Null, Value::Real)
+        }
         Json::Bool(flag) => Value::Integer((*flag).into()),
         Json::Number(number) => match number.as_i64() {
             Some(integer) => Value::Integer(integer),
@@ -209,7 +227,8 @@ pub(crate) fn to_json(value: &Value) -> Json {
     match value {
         Value::Null => Json::Null,
         Value::Integer(integer) => json!(integer),
-        Value::Real(real) => json!(real),
+        Value::Real(real) if real.is_finite() => json!(real),
+        Value::Real(real) => json!({ "real": real.to_string() }),
         Value::Text(text) => json!(text),
         Value::Blob(bytes) => json!(bytes),
     }

@@ -66,6 +66,9 @@ fn errors() -> Result<Json<Vec<String>>> {
         "ATTACH 'x' AS y",
         "SELECT zeroblob(2000000)",
         "COMMIT",
+        "SELEKT",
+        "SELECT c FROM kinds",
+        "SELECT CAST(x'ff' AS TEXT) AS t",
     ];
     Ok(Json(statements.map(kind).into()))
 }

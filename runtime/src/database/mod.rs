@@ -9,6 +9,7 @@
 
 mod callbacks;
 mod caps;
+mod compiled;
 mod explain;
 mod file;
 mod functions;

@@ -16,6 +16,7 @@ use std::time::Instant;
 use libsql::ffi;
 
 use super::callbacks::{self, Hooks, Stopped};
+use super::compiled;
 use super::functions::{self, Function};
 use super::guard;
 use super::memory;
@@ -41,10 +42,11 @@ type Result<T> = std::result::Result<T, SqliteError>;
 /// Configures and starts SQLite. Must come before any other use of it in the process; later calls do nothing.
 ///
 /// # Errors
-/// When SQLite refuses a setting, because something in the process has used it before.
+/// When SQLite refuses a setting, because something in the process has used it before, or was compiled in a way that
+/// the guard cannot rely on.
 pub fn start() -> std::result::Result<(), String> {
     static STARTED: std::sync::OnceLock<std::result::Result<(), String>> = std::sync::OnceLock::new();
-    STARTED.get_or_init(configure).clone()
+    STARTED.get_or_init(|| configure().and_then(|()| compiled::check())).clone()
 }
 
 fn configure() -> std::result::Result<(), String> {

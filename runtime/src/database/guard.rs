@@ -123,7 +123,7 @@ fn decide_for_tenant(question: Question<'_>) -> Verdict {
         ffi::SQLITE_CREATE_TEMP_INDEX
         | ffi::SQLITE_CREATE_TEMP_TABLE
         | ffi::SQLITE_CREATE_TEMP_TRIGGER
-        | ffi::SQLITE_CREATE_TEMP_VIEW => Verdict::AllowAndRemember,
+        | ffi::SQLITE_CREATE_TEMP_VIEW => unless_reserved(question, Verdict::AllowAndRemember),
         ffi::SQLITE_READ
         | ffi::SQLITE_INSERT
         | ffi::SQLITE_UPDATE
@@ -142,13 +142,7 @@ fn decide_for_tenant(question: Question<'_>) -> Verdict {
         | ffi::SQLITE_DROP_TEMP_VIEW
         | ffi::SQLITE_ALTER_TABLE
         | ffi::SQLITE_ANALYZE
-        | ffi::SQLITE_REINDEX => {
-            if is_reserved(question.first) || is_reserved(question.second) {
-                Verdict::Deny(format!("names that start with {RESERVED_PREFIX} are reserved"))
-            } else {
-                Verdict::Allow
-            }
-        }
+        | ffi::SQLITE_REINDEX => unless_reserved(question, Verdict::Allow),
         ffi::SQLITE_ATTACH | ffi::SQLITE_DETACH => {
             Verdict::Deny("ATTACH, DETACH and VACUUM are not allowed: a tenant has one database".to_owned())
         }
@@ -156,6 +150,14 @@ fn decide_for_tenant(question: Question<'_>) -> Verdict {
             Verdict::Deny("virtual tables are not allowed".to_owned())
         }
         other => Verdict::Deny(format!("action {other} is not allowed")),
+    }
+}
+
+fn unless_reserved(question: Question<'_>, verdict: Verdict) -> Verdict {
+    if is_reserved(question.first) || is_reserved(question.second) {
+        Verdict::Deny(format!("names that start with {RESERVED_PREFIX} are reserved"))
+    } else {
+        verdict
     }
 }
 

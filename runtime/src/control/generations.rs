@@ -20,17 +20,13 @@ pub(super) struct Generations {
     pub next: u64,
 }
 
-fn number(generation: u64) -> Value {
-    Value::Integer(i64::try_from(generation).unwrap_or(i64::MAX))
-}
-
 fn generation(row: &Row, index: usize) -> Result<u64> {
     u64::try_from(integer(row, index)?).map_err(|_| StoreError::Unexpected("generation"))
 }
 
 /// The parameters of a statement about one generation.
-fn place(key: &DatabaseKey) -> Vec<Value> {
-    vec![key.environment.as_str().into(), number(key.generation)]
+pub(super) fn place(key: &DatabaseKey) -> Vec<Value> {
+    vec![key.environment.as_str().into(), Value::from(key.generation)]
 }
 
 impl Store {

@@ -155,15 +155,7 @@ struct Snapshot {
 
 impl Still for Snapshot {
     async fn read(&mut self, offset: u64, bytes_max: usize) -> std::result::Result<FilePart, DatabaseError> {
-        match self.store.call(Command::ReadFile { offset, bytes_max }).await? {
-            Reply::FileRead(part) => Ok(part),
-            Reply::Done
-            | Reply::Executed(_)
-            | Reply::NeedsWriter { .. }
-            | Reply::Batched { .. }
-            | Reply::Checkpointed { .. }
-            | Reply::Verified(_) => Err(DatabaseError::Closed),
-        }
+        self.store.call(Command::ReadFile { offset, bytes_max }).await?.into_file_part()
     }
 }
 

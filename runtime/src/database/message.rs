@@ -246,6 +246,16 @@ pub enum Reply {
     Verified(Vec<Vec<Vec<Value>>>),
 }
 
+impl Reply {
+    /// The part of the file, when it is one.
+    ///
+    /// # Errors
+    /// When it answers another command.
+    pub fn into_file_part(self) -> Result<FilePart, DatabaseError> {
+        if let Self::FileRead(part) = self { Ok(part) } else { Err(DatabaseError::Closed) }
+    }
+}
+
 /// Why a command was not carried out. Nothing of it was kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum DatabaseError {

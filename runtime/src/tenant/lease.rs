@@ -256,12 +256,7 @@ impl Held {
                     .to_owned(),
             ));
         }
-        let permit = self.tenant.writer.clone().acquire_owned();
-        let permit = tokio::time::timeout(limits::WRITER_WAIT_MAX, permit).await.map_err(|_| {
-            let seconds = limits::WRITER_WAIT_MAX.as_secs();
-            DatabaseError::Statement(format!("database is locked: other requests wrote for {seconds} s"))
-        })?;
-        let permit = permit.map_err(|_| DatabaseError::Closed)?;
+        let permit = self.tenant.take_writer().await?;
         shared.generations.check_write(&self.tenant.key)?;
         self.writer = Some(Writer::new(permit));
         Ok(())

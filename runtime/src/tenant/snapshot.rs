@@ -49,15 +49,7 @@ struct Snapshot {
 impl Still for Snapshot {
     async fn read(&mut self, offset: u64, bytes_max: usize) -> Result<FilePart, DatabaseError> {
         self.reader.tenant.check_quarantine()?;
-        match self.reader.call(Command::ReadFile { offset, bytes_max }).await? {
-            Reply::FileRead(part) => Ok(part),
-            Reply::Done
-            | Reply::Executed(_)
-            | Reply::NeedsWriter { .. }
-            | Reply::Batched { .. }
-            | Reply::Checkpointed { .. }
-            | Reply::Verified(_) => Err(DatabaseError::Closed),
-        }
+        self.reader.call(Command::ReadFile { offset, bytes_max }).await?.into_file_part()
     }
 }
 
@@ -131,12 +123,12 @@ impl Drop for Reader {
 }
 
 impl Tenant {
-    /// The writer permit, for the room's own work.
+    /// The permit to write. Those who want it come in their order.
     pub(super) async fn take_writer(&self) -> Result<OwnedSemaphorePermit, DatabaseError> {
         let permit = self.writer.clone().acquire_owned();
         let permit = tokio::time::timeout(limits::WRITER_WAIT_MAX, permit).await.map_err(|_| {
             let seconds = limits::WRITER_WAIT_MAX.as_secs();
-            DatabaseError::Busy(format!("other requests wrote to the database for {seconds} s"))
+            DatabaseError::Busy(format!("database is locked: other requests wrote for {seconds} s"))
         })?;
         permit.map_err(|_| DatabaseError::Closed)
     }

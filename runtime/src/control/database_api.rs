@@ -14,6 +14,7 @@ use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Bytes;
 use serde_json::json;
+use tokio::sync::MutexGuard;
 
 use super::api::{AdminState, Answer, Shared, find, production};
 use super::extract::{Checked, PathOf};
@@ -70,10 +71,8 @@ pub(super) async fn import(
         Ok(incoming) => finish(&state, &tenant, incoming, &key).await,
         Err(error) => Err(error),
     };
-    if outcome.is_err()
-        && state.store.generations(&key).await?.is_none_or(|known| known.current != key.generation)
-    {
-        generations::remove(&state.store, &state.tenants, &key).await?;
+    if outcome.is_err() {
+        give_up(&state, &key).await?;
     }
     outcome?;
     tracing::info!(%tenant, generation = key.generation, "database imported");
@@ -88,13 +87,14 @@ pub(super) async fn revert(
     Checked(Path(name)): PathOf<String>,
 ) -> Answer<Json<serde_json::Value>> {
     let (tenant, row) = find(&state, &name).await?;
+    let switching = state.store.switching.lock().await;
     let current = production(&state, &row).await?;
     let known =
         state.store.generations(&current).await?.ok_or_else(|| StoreError::NoTenant(tenant.clone()))?;
     let generation = known.previous.ok_or(ApiError::NoPreviousDatabase)?;
     let previous = DatabaseKey { generation, ..current };
     state.tenants.can_open(&previous).await?;
-    switch(&state, &tenant, &previous).await?;
+    switch(&state, &tenant, &previous, switching).await?;
     tracing::info!(%tenant, generation, "database reverted");
     Ok(Json(json!({"tenant": tenant.as_str(), "generation": generation})))
 }
@@ -106,6 +106,16 @@ async fn announce(state: &AdminState, current: DatabaseKey) -> Answer<DatabaseKe
     let key = DatabaseKey { generation: known.next, ..current };
     state.store.add_unnamed(&key).await?;
     Ok(key)
+}
+
+/// Removes what there is of a database that was not taken in, unless the control data names it all the same.
+async fn give_up(state: &AdminState, key: &DatabaseKey) -> Answer<()> {
+    let _switching = state.store.switching.lock().await;
+    let known = state.store.generations(key).await?;
+    if known.is_none_or(|known| known.current != key.generation && known.previous != Some(key.generation)) {
+        generations::remove(&state.store, &state.tenants, key).await?;
+    }
+    Ok(())
 }
 
 async fn receive(state: &AdminState, key: &DatabaseKey, mut body: Body) -> Answer<Incoming> {
@@ -137,27 +147,35 @@ async fn finish(
     key: &DatabaseKey,
 ) -> Answer<()> {
     incoming.finish().await?;
-    switch(state, tenant, key).await
+    switch(state, tenant, key, state.store.switching.lock().await).await
 }
 
 /// Makes a generation whose file is there the one in use, and removes the one that is pushed out.
-async fn switch(state: &AdminState, tenant: &TenantName, to: &DatabaseKey) -> Answer<()> {
-    let _switching = state.store.switching.lock().await;
+///
+/// A commit that failed may be on disk or not. What is read after it comes from the disk, so that it is what the next
+/// process will read too; the failure is told in either case, and nothing is removed. When nothing can be read, the
+/// old generation takes no more writes until the next switch or start: the new one is in use once it is read.
+async fn switch(
+    state: &AdminState,
+    tenant: &TenantName,
+    to: &DatabaseKey,
+    _switching: MutexGuard<'_, ()>,
+) -> Answer<()> {
     let gone = || StoreError::NoTenant(tenant.clone());
     let before = state.store.generations(to).await?.ok_or_else(gone)?;
     let from = DatabaseKey { generation: before.current, ..to.clone() };
     let switch = state.tenants.switch(&from, to.generation).await?;
     let named = state.store.name_generation(to).await;
-    // A change that failed may be on disk all the same: what is read now is what requests are sent to.
     let after = state.store.generations(to).await;
     state.directory.forget(tenant);
-    let is_done = after.is_ok_and(|after| after.is_some_and(|after| after.current == to.generation));
-    if !is_done {
+    let is_named = after.ok().map(|after| after.is_some_and(|after| after.current == to.generation));
+    if is_named == Some(false) {
         switch.is_undone();
         named?;
         return Err(gone().into());
     }
-    switch.is_done();
+    drop(switch);
+    named?;
     let pushed_out = before.previous.filter(|generation| *generation != to.generation);
     if let Some(generation) = pushed_out {
         let old = DatabaseKey { generation, ..to.clone() };

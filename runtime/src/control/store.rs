@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, oneshot};
 use crate::catalog::Digest;
 use crate::database::{
     Change, Command, Database, DatabaseError, Extent, FilePart, FileStream, Hold, Holds, Profile, Reply,
-    SessionId, Still, Value,
+    SessionId, Still, Value, forget_cached,
 };
 use crate::limits;
 use crate::manifest::FunctionManifest;
@@ -430,7 +430,8 @@ impl Store {
         Ok(FileStream::start(snapshot, limits::SNAPSHOT_TIME_MAX).await?)
     }
 
-    /// Sends a command on the one session, which is opened when it is not there.
+    /// Sends a command on the one session, which is opened when it is not there. What it reads first is what is on disk,
+    /// also when a flush of an earlier session or process failed.
     async fn call_on(
         &self,
         session: &mut Option<SessionId>,
@@ -439,6 +440,9 @@ impl Store {
         let id = match session {
             Some(id) => *id,
             None => {
+                forget_cached(self.path.clone())
+                    .await
+                    .map_err(|error| DatabaseError::Storage(format!("{}: {error}", self.path.display())))?;
                 let id = self.database.new_session();
                 let open = Command::Open {
                     path: self.path.clone(),

@@ -7,6 +7,7 @@
 //! `libsql::Database` is never made: the room calls `libsql::ffi` through [`sqlite`] and its [`callbacks`], because
 //! the crate's own connections block async workers, swallow bind errors and cut text at NUL.
 
+mod cached;
 mod callbacks;
 mod caps;
 mod compiled;
@@ -24,6 +25,7 @@ mod statement;
 mod stream;
 mod worker;
 
+pub use cached::forget_cached;
 pub use message::{
     Change, Command, DatabaseError, Executed, Extent, FilePart, Profile, Reply, Rows, SessionId, Value,
 };

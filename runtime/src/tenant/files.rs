@@ -1,11 +1,8 @@
 //! Where databases lie: `<folder>/<2 hex>/<tenant id>/<environment id>/<generation>.db`.
 
 use std::fmt;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use rustix::fs::{Advice, fadvise};
 
 use super::{DatabaseKey, Size};
 use crate::name::Id;
@@ -93,27 +90,6 @@ pub(super) async fn revision(database: &Path) -> Option<Revision> {
 pub(super) fn are_removed(folder: &Path, key: &DatabaseKey) -> bool {
     let is_there = |path: &Path| path.try_exists().unwrap_or(true);
     is_there(folder) && !is_there(&tenant_folder(folder, &key.tenant))
-}
-
-/// Makes the kernel forget what it holds of a database's files, so that the next reader sees what the disk holds.
-/// Nobody has them open: closing one here would take the locks of whoever has.
-pub(super) async fn forget_cached(database: PathBuf) -> std::io::Result<()> {
-    let forget = move || {
-        let wal = forget_cached_file(&database.with_extension("db-wal"));
-        forget_cached_file(&database).and(wal)
-    };
-    tokio::task::spawn_blocking(forget).await?
-}
-
-fn forget_cached_file(path: &Path) -> std::io::Result<()> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        opened => opened?,
-    };
-    // Only clean pages are forgotten. Those that cannot be flushed are called clean after the attempt.
-    let synced = file.sync_all();
-    fadvise(&file, 0, None, Advice::DontNeed)?;
-    synced
 }
 
 /// Where an upload lies that is to become a database.

@@ -130,7 +130,7 @@ impl Incoming {
     }
 }
 
-/// The moment of a switch: nobody writes to the generation that it ends.
+/// The moment of a switch: nobody writes to the generation that it ends, nor after it, unless the switch is undone.
 pub struct Switch {
     shared: Arc<Shared>,
     from: DatabaseKey,
@@ -141,12 +141,6 @@ pub struct Switch {
 }
 
 impl Switch {
-    /// The control data names the new generation.
-    pub fn is_done(self) {
-        // Whatever failed in its file is not what requests will meet.
-        self.shared.quarantines.lift(&self.from);
-    }
-
     /// The control data still names the old one.
     pub fn is_undone(self) {
         self.shared.generations.set(&self.from, self.before);

@@ -13,7 +13,7 @@ use tokio::sync::{AcquireError, SemaphorePermit};
 
 use super::park::{self, Closing};
 use super::{DatabaseKey, Tenant, files, lock};
-use crate::database::{Command, DatabaseError, Extent, Reply, SessionId, Value};
+use crate::database::{Command, DatabaseError, Extent, Reply, SessionId, Value, forget_cached};
 use crate::limits;
 use crate::name::Id;
 
@@ -106,7 +106,7 @@ pub(super) fn begin(tenant: &Arc<Tenant>, reason: String) -> DatabaseError {
 /// memory holds.
 async fn seal(tenant: Arc<Tenant>) {
     if let Ok(_alone) = alone(&tenant).await
-        && let Err(error) = files::forget_cached(tenant.shared.path(&tenant.key)).await
+        && let Err(error) = forget_cached(tenant.shared.path(&tenant.key)).await
     {
         tracing::debug!(database = ?tenant.key, %error, "the files of a quarantined database cannot be synced");
     }
@@ -144,7 +144,7 @@ pub(super) async fn recover(tenant: &Arc<Tenant>) -> Result<Recovery, DatabaseEr
 async fn read_anew(tenant: &Arc<Tenant>) -> Result<(), DatabaseError> {
     let shared = &tenant.shared;
     let path = shared.path(&tenant.key);
-    files::forget_cached(path.clone())
+    forget_cached(path.clone())
         .await
         .map_err(|error| DatabaseError::Storage(format!("{}: {error}", path.display())))?;
     let _handle = park::take_handle(shared).await?;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use dormouse_tests::client::Response;
 use dormouse_tests::faults::{Call, Faults};
 use dormouse_tests::logs::Line;
-use dormouse_tests::{Stop, Tenant, TestNode, eventually, guest, problem_of};
+use dormouse_tests::{Stop, Tenant, TestNode, eventually, guest, problem_of, sqlite};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
@@ -545,5 +545,94 @@ fn a_change_of_the_control_data_that_does_not_reach_the_disk_is_not_acknowledged
         }
         node.restart(Stop::Kill)?;
     }
+    Ok(())
+}
+
+fn database(tenant: &Tenant<'_>, method: &str, path: &str, body: &[u8]) -> Result<Response> {
+    tenant.node.admin(method, &format!("/v1/tenants/{}/database{path}", tenant.name), body)
+}
+
+/// A guestbook with one message, and a way back to the same.
+fn imported(node: &TestNode) -> Result<Tenant<'_>> {
+    let tenant = node.tenant("guestbook")?;
+    sign(&tenant, "one")?.expect(201)?;
+    let copy = database(&tenant, "GET", "", b"")?.expect(200)?.body;
+    database(&tenant, "PUT", "", &copy)?.expect(200)?;
+    Ok(tenant)
+}
+
+#[test]
+fn a_switch_that_does_not_reach_the_disk_is_not_acknowledged() -> Result<()> {
+    for begin in [Faults::once, Faults::begin] {
+        let faults = Faults::new()?;
+        let mut node = faults.node().start()?;
+        node.expect_log("an admin request failed");
+        let (name, found) = {
+            let tenant = imported(&node)?;
+            begin(&faults, Call::Sync, Errno::IO, "control", LOG)?;
+            let refused = database(&tenant, "POST", "/revert", b"")?.expect(500)?;
+            assert_eq!(problem_of(&refused)?, "internal");
+            // The single fault is over.
+            let _ = faults.end();
+            sign(&tenant, "two")?.expect(201)?;
+            let found = messages(&tenant)?;
+            assert_eq!(found, ["one", "two"]);
+            (tenant.name, found)
+        };
+        node.restart(Stop::Kill)?;
+        let tenant = named(&node, &name);
+        assert_eq!(messages(&tenant)?, found);
+        database(&tenant, "POST", "/revert", b"")?.expect(200)?;
+        assert_eq!(messages(&tenant)?, ["one"]);
+        sign(&tenant, "three")?.expect(201)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_way_back_in_quarantine_is_recovered_before_it_is_taken() -> Result<()> {
+    let faults = Faults::new()?;
+    let node = faults.node().start()?;
+    node.expect_log("is in quarantine");
+    let tenant = node.tenant("guestbook")?;
+    sign(&tenant, "one")?.expect(201)?;
+    let copy = database(&tenant, "GET", "", b"")?.expect(200)?.body;
+    faults.once(Call::Sync, Errno::IO, &tenant.id()?, LOG)?;
+    sign(&tenant, "two")?.expect(500)?;
+    is_in_quarantine(&tenant)?;
+    database(&tenant, "PUT", "", &copy)?.expect(200)?;
+    sign(&tenant, "three")?.expect(201)?;
+    let listed = node.admin("GET", "/v1/tenants", b"")?.expect(200)?.json()?;
+    assert_eq!(listed.pointer("/tenants/0/quarantined"), Some(&json!(false)));
+    assert_eq!(node.metric("dormouse_databases_quarantined")?, 1.0);
+    let refused = database(&tenant, "POST", "/revert", b"")?.expect(503)?;
+    assert_eq!(problem_of(&refused)?, "database-quarantined");
+    comes_back(&tenant)?;
+    database(&tenant, "POST", "/revert", b"")?.expect(200)?;
+    are_there(&tenant, &["one"], "two")?;
+    assert_eq!(node.metric("dormouse_databases_quarantined")?, 0.0);
+    Ok(())
+}
+
+#[test]
+fn a_database_with_many_tables_is_recovered() -> Result<()> {
+    let faults = Faults::new()?;
+    let node = faults.node().start()?;
+    node.expect_log("is in quarantine");
+    let tenant = node.tenant("guestbook")?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("many.db");
+    let tables =
+        (0..800).map(|n| format!("CREATE TABLE t{n} (a INTEGER PRIMARY KEY, b TEXT NOT NULL, c UNIQUE)"));
+    let statements: Vec<String> =
+        std::iter::once("BEGIN".to_owned()).chain(tables).chain(["COMMIT".to_owned()]).collect();
+    sqlite::make(&file, &statements.iter().map(String::as_str).collect::<Vec<_>>())?;
+    database(&tenant, "PUT", "", &fs::read(&file)?)?.expect(200)?;
+    faults.once(Call::Sync, Errno::IO, &tenant.id()?, LOG)?;
+    tenant.try_sql("INSERT INTO t0 (b) VALUES ('x')", &json!([]))?.expect(503)?;
+    tenant.wait_for_state("quarantined")?;
+    let answer = recover(&tenant)?.expect(200)?.json()?;
+    assert_eq!(answer.get("recovered"), Some(&json!(true)));
+    tenant.sql("INSERT INTO t0 (b) VALUES ('x')")?;
     Ok(())
 }

@@ -285,28 +285,35 @@ impl From<Quarantine> for QuarantineView {
     }
 }
 
-/// Takes the tenant's databases out of quarantine; tells what one of them was there for.
+/// Takes the tenant's databases out of quarantine; tells what the first of them was there for.
 async fn recover(
     State(state): Shared,
     Checked(Path(name)): PathOf<String>,
 ) -> Answer<Json<serde_json::Value>> {
     let (_, row) = find(&state, &name).await?;
     let mut was_in = None;
-    for key in state.store.databases(&row.id).await? {
+    for key in with_ways_back(&state, &row).await? {
         if let Recovery::Recovered(quarantine) = state.tenants.recover(&key).await? {
-            was_in = Some(QuarantineView::from(quarantine));
+            was_in.get_or_insert(QuarantineView::from(quarantine));
         }
     }
     Ok(Json(json!({"recovered": was_in.is_some(), "quarantine": was_in})))
 }
 
-async fn delete(State(state): Shared, Checked(Path(name)): PathOf<String>) -> Answer<StatusCode> {
-    let (name, row) = find(&state, &name).await?;
+/// The databases of a tenant that are in use, and behind them those that are kept as the way back.
+async fn with_ways_back(state: &AdminState, row: &TenantRow) -> Answer<Vec<DatabaseKey>> {
     let mut keys = state.store.databases(&row.id).await?;
     for key in keys.clone() {
         let previous = state.store.generations(&key).await?.and_then(|known| known.previous);
         keys.extend(previous.map(|generation| DatabaseKey { generation, ..key }));
     }
+    Ok(keys)
+}
+
+async fn delete(State(state): Shared, Checked(Path(name)): PathOf<String>) -> Answer<StatusCode> {
+    let (name, row) = find(&state, &name).await?;
+    let _switching = state.store.switching.lock().await;
+    let keys = with_ways_back(&state, &row).await?;
     state.store.delete_tenant(&row.id).await?;
     state.directory.forget(&name);
     if let Err(error) = state.tenants.remove(&keys).await {

@@ -143,7 +143,7 @@ fn check(upload: &Path, deadline: Instant, cancelled: &Arc<AtomicBool>) -> Resul
 }
 
 /// Has SQLite check all pages. Its program grows with the number of tables, and ends at the deadline.
-fn is_sound(connection: &mut Connection) -> Result<(), SqliteError> {
+pub(super) fn is_sound(connection: &mut Connection) -> Result<(), SqliteError> {
     connection.limit(ffi::SQLITE_LIMIT_VDBE_OP, i32::MAX);
     let verdict = rows(connection, "PRAGMA integrity_check(1)")?;
     match verdict.first().and_then(|row| row.first()).and_then(Value::as_text) {

@@ -151,6 +151,12 @@ pub enum Command {
         /// The changes.
         changes: Vec<Change>,
     },
+    /// Check all pages, with as many tables as there are. It lifts the session's limit on the size of a program, so the
+    /// session is for the sender's own statements from then on.
+    Check {
+        /// How long it may take.
+        time_max: Duration,
+    },
     /// Roll back what is open, because the transaction was held for too long.
     Rollback,
     /// Make the session as good as new for its next lease.
@@ -350,6 +356,7 @@ mod tests {
                 in_transaction: false,
             },
             Command::Batch { changes: vec![vec![("SELECT 1".into(), vec![])]] },
+            Command::Check { time_max: Duration::from_secs(1) },
             Command::Rollback,
             Command::Reset,
             Command::Checkpoint,

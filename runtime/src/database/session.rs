@@ -12,6 +12,7 @@ use libsql::ffi;
 
 use super::caps::{Cap, TENANT_CAPS};
 use super::explain::{self, is_storage, on_file, on_open, storage};
+use super::import::is_sound;
 use super::memory::{Account, Held};
 use super::message::{Change, DatabaseError, Executed, Extent, FilePart, Profile, Reply, Rows, Value};
 use super::sqlite::{Connection, Purpose, SqliteError};
@@ -146,6 +147,12 @@ impl Session {
                 Ok(Err(self.explain(error, Duration::MAX)))
             }
         }
+    }
+
+    /// Has SQLite check all pages.
+    pub(super) fn check(&mut self, time_max: Duration) -> Result<(), DatabaseError> {
+        self.connection.set_deadline(Some(Instant::now() + time_max));
+        is_sound(&mut self.connection).map_err(|error| self.explain(error, time_max))
     }
 
     pub(super) fn rollback(&mut self) -> Result<(), DatabaseError> {

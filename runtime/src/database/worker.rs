@@ -214,6 +214,7 @@ fn apply_open(session: &mut Session, command: Command) -> Answer {
             session.execute(request)
         }
         Command::Batch { changes } => session.batch(&changes),
+        Command::Check { time_max } => session.check(time_max).map(|()| Reply::Done),
         Command::Rollback => session.rollback().map(|()| Reply::Done),
         Command::Reset => session.reset().map(|()| Reply::Done),
         Command::Checkpoint => session.checkpoint().map(|extent| Reply::Checkpointed { extent }),

@@ -73,8 +73,12 @@ impl Generations {
 
     /// Refuses to write to what nobody will read. The caller holds the writer permit.
     pub(super) fn check_write(&self, key: &DatabaseKey) -> Result<(), DatabaseError> {
-        let is_current = self.find(key).is_none_or(|known| known.current == key.generation);
-        if is_current { Ok(()) } else { Err(replaced()) }
+        if self.is_current(key) { Ok(()) } else { Err(replaced()) }
+    }
+
+    /// Whether no switch has ended this generation.
+    pub(super) fn is_current(&self, key: &DatabaseKey) -> bool {
+        self.find(key).is_none_or(|known| known.current == key.generation)
     }
 
     pub(super) fn forget(&self, key: &DatabaseKey) {

@@ -276,10 +276,10 @@ impl Tenants {
         files::revision(&self.0.path(key)).await
     }
 
-    /// The tenants that have a database in quarantine.
+    /// The tenants whose database in use is in quarantine.
     #[must_use]
     pub fn quarantined(&self) -> HashSet<Id> {
-        self.0.quarantines.tenants()
+        self.0.quarantines.tenants(&self.0.generations)
     }
 
     /// Closes everything that is parked, and waits until nothing is open. Requests have ended before.

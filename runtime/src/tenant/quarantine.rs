@@ -11,9 +11,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{AcquireError, SemaphorePermit};
 
+use super::generations::Generations;
 use super::park::{self, Closing};
 use super::{DatabaseKey, Tenant, files, lock};
-use crate::database::{Command, DatabaseError, Extent, Reply, SessionId, Value, forget_cached};
+use crate::database::{Command, DatabaseError, Extent, Reply, SessionId, forget_cached};
 use crate::limits;
 use crate::name::Id;
 
@@ -52,11 +53,13 @@ impl Quarantines {
         if self.number() == 0 { None } else { lock(&self.kept).get(key).cloned() }
     }
 
-    pub(super) fn tenants(&self) -> HashSet<Id> {
+    /// The tenants of those that are in use.
+    pub(super) fn tenants(&self, generations: &Generations) -> HashSet<Id> {
         if self.number() == 0 {
             return HashSet::new();
         }
-        lock(&self.kept).keys().map(|key| key.tenant.clone()).collect()
+        let kept = lock(&self.kept);
+        kept.keys().filter(|key| generations.is_current(key)).map(|key| key.tenant.clone()).collect()
     }
 
     /// Refuses what would touch a quarantined database.
@@ -178,11 +181,7 @@ async fn check_and_write(tenant: &Arc<Tenant>, session: SessionId) -> Result<(),
         }
     };
     database.call(session, tenant.shared.open_command(&tenant.key)).await?;
-    match run("PRAGMA integrity_check(1)".to_owned()).await? {
-        Some(Value::Text(verdict)) if verdict == "ok" => {}
-        Some(Value::Text(damage)) => return Err(DatabaseError::Storage(damage)),
-        _ => return Err(DatabaseError::Storage("the integrity check gave no verdict".to_owned())),
-    }
+    database.call(session, Command::Check { time_max: limits::RECOVERY_STATEMENT_TIME_MAX }).await?;
     let version = run("PRAGMA user_version".to_owned()).await?.and_then(|value| value.as_integer());
     run(format!("PRAGMA user_version = {}", version.unwrap_or(0))).await?;
     let copied = database.call(session, Command::Checkpoint).await;

@@ -158,7 +158,11 @@ impl Session {
     pub(super) fn rollback(&mut self) -> Result<(), DatabaseError> {
         self.connection.set_deadline(None);
         if self.connection.in_transaction() {
-            plain(&mut self.connection, "ROLLBACK").map_err(|error| storage(&error))?;
+            plain(&mut self.connection, "ROLLBACK").map_err(|error| match error.primary() {
+                // The storage is sound. Closing the session rolls back as well, and needs no memory.
+                ffi::SQLITE_NOMEM => DatabaseError::Closed,
+                _ => storage(&error),
+            })?;
         }
         Ok(())
     }

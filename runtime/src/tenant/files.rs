@@ -109,26 +109,30 @@ pub(super) async fn make_upload(folder: &Path, key: &DatabaseKey) -> std::io::Re
 /// Removes an upload that is of no more use. One that stays is found at the next start.
 pub(super) async fn remove_upload(folder: &Path, key: &DatabaseKey) {
     let path = upload(folder, key);
-    if let Err(error) = tokio::fs::remove_file(&path).await {
+    if let Err(error) = tokio::fs::remove_file(&path).await
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
         tracing::warn!(path = %path.display(), %error, "an upload stays behind");
     }
 }
 
-/// Removes whatever there is of a generation: `<generation>.db`, its log, and what has not become it.
+/// Removes whatever there is of a generation: `<generation>.db`, its log, and what has not become it. They are gone
+/// from the disk when this returns.
 pub(super) async fn remove_generation(folder: &Path, key: &DatabaseKey) -> std::io::Result<()> {
     let path = path(folder, key);
     let Some(environment) = path.parent() else { return Ok(()) };
-    let mut entries = match tokio::fs::read_dir(environment).await {
+    let folder = match tokio::fs::File::open(environment).await {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
+        folder => folder?,
     };
+    let mut entries = tokio::fs::read_dir(environment).await?;
     let start = format!("{}.", key.generation);
     while let Some(entry) = entries.next_entry().await? {
         if entry.file_name().to_string_lossy().starts_with(&start) {
             tokio::fs::remove_file(entry.path()).await?;
         }
     }
-    Ok(())
+    folder.sync_all().await
 }
 
 /// Removes all files of a tenant; none left is fine.

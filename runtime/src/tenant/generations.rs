@@ -192,7 +192,7 @@ impl Tenants {
     /// # Errors
     /// When they cannot be removed.
     pub async fn remove_generation(&self, key: &DatabaseKey) -> std::io::Result<()> {
-        self.let_go(key).await;
+        let _alone = self.let_go(key).await;
         files::remove_generation(&self.0.folder, key).await?;
         self.0.quarantines.lift(key);
         Ok(())

@@ -1,7 +1,7 @@
 //! Which databases have been made: a mark in the control data, which the tenant room asks for and sets.
 
-use super::store::{Result, Store, integer};
-use crate::database::Value;
+use super::generations::place;
+use super::store::{Result, Store, StoreError, integer};
 use crate::tenant::{Asking, DatabaseKey, Register, RegisterError};
 
 impl Store {
@@ -13,13 +13,13 @@ impl Store {
     }
 
     async fn is_known_as_made(&self, key: &DatabaseKey) -> std::result::Result<bool, RegisterError> {
-        let made = self.made(key).await.map_err(|error| RegisterError::Failed(error.to_string()))?;
-        made.ok_or(RegisterError::Gone)
+        let failed = |error: StoreError| RegisterError::Failed(error.to_string());
+        match self.made(key).await.map_err(failed)? {
+            Some(made) => Ok(made),
+            None if self.generations(key).await.map_err(failed)?.is_some() => Err(RegisterError::Replaced),
+            None => Err(RegisterError::Gone),
+        }
     }
-}
-
-fn place(key: &DatabaseKey) -> Vec<Value> {
-    vec![key.environment.as_str().into(), Value::from(key.generation)]
 }
 
 impl Register for Store {

@@ -118,7 +118,7 @@ impl ApiError {
             Self::Variable(VariableError::NotSet(_)) => NO_VARIABLE,
             Self::Upload(UploadError::TooLarge(_)) => TOO_LARGE,
             Self::NotFound => NOT_FOUND,
-            Self::Store(StoreError::NoTenant(_)) => NO_TENANT,
+            Self::Store(StoreError::NoTenant(_)) | Self::Sql(DatabaseError::Gone) => NO_TENANT,
             Self::Store(StoreError::TenantExists(_)) => TENANT_EXISTS,
             Self::Catalog(CatalogError::Unsupported(_) | CatalogError::TooCostly(_)) => BAD_COMPONENT,
             Self::Sql(

@@ -286,6 +286,9 @@ pub enum DatabaseError {
     /// Reading or writing the files failed before, and nobody touches them until they are recovered.
     #[error("the database is in quarantine: {0}")]
     Quarantined(String),
+    /// The tenant was deleted, and the files are gone.
+    #[error("the tenant was deleted")]
+    Gone,
     /// Others use the database in a way that does not allow it now; it may work soon.
     #[error("{0}")]
     Busy(String),
@@ -309,7 +312,7 @@ impl DatabaseError {
             | Self::Rejected(_)
             | Self::Cancelled
             | Self::NodeMemory => true,
-            Self::Storage(_) | Self::Quarantined(_) | Self::Closed => false,
+            Self::Storage(_) | Self::Quarantined(_) | Self::Gone | Self::Closed => false,
         }
     }
 }

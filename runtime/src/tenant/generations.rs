@@ -86,7 +86,7 @@ impl Generations {
     }
 }
 
-fn replaced() -> DatabaseError {
+pub(super) fn replaced() -> DatabaseError {
     DatabaseError::Busy(
         "the database was replaced while the request ran; nothing was written: send the request again"
             .to_owned(),

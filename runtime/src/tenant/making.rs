@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::generations::replaced;
 use super::{DatabaseKey, Tenant, park};
 use crate::database::{Command, DatabaseError};
 use crate::telemetry::in_current_request;
@@ -34,6 +35,9 @@ pub enum RegisterError {
     /// There is no such database any more.
     #[error("the tenant was deleted")]
     Gone,
+    /// Another generation of it is in use.
+    #[error("the database was replaced")]
+    Replaced,
     /// The register cannot be read or written.
     #[error("{0}")]
     Failed(String),
@@ -104,8 +108,9 @@ fn refused(tenant: &Tenant, error: RegisterError) -> DatabaseError {
     match error {
         RegisterError::Gone => {
             tracing::info!(database = ?tenant.key, "a request had to do without the database of a deleted tenant");
-            DatabaseError::Quarantined(error.to_string())
+            DatabaseError::Gone
         }
+        RegisterError::Replaced => replaced(),
         RegisterError::Failed(_) => {
             tracing::error!(database = ?tenant.key, %error, "a tenant's database cannot be marked as made");
             DatabaseError::Storage(error.to_string())

@@ -254,8 +254,16 @@ impl Tenants {
             files::leftover_wals(&folder).try_for_each(|key| found.blocking_send(key))
         });
         while let Some(key) = leftovers.recv().await {
-            // Its tenant may have been deleted, by a process that ended before all files were gone: the register knows.
-            let mut lease = self.lease(key, Made::new(false));
+            let made = match self.0.register.is_made(&key).await {
+                Ok(made) => made,
+                // The way back of a switch.
+                Err(RegisterError::Replaced) => true,
+                // A process ended before all files of a deleted tenant were gone.
+                Err(RegisterError::Gone) => continue,
+                // Opening asks again, and tells of the failure.
+                Err(RegisterError::Failed(_)) => false,
+            };
+            let mut lease = self.lease(key, Made::new(made));
             if lease.open().await.is_ok() {
                 lease.wal_is_dirty();
             }

@@ -96,8 +96,12 @@ impl Quarantines {
 /// Puts the database of a tenant whose storage has failed in quarantine, and gives the error for who was using it.
 pub(super) fn begin(tenant: &Arc<Tenant>, reason: String) -> DatabaseError {
     let shared = &tenant.shared;
-    if files::are_removed(&shared.folder, &tenant.key) || shared.generations.is_removed(&tenant.key) {
+    let is_deleted = files::are_removed(&shared.folder, &tenant.key);
+    if is_deleted || shared.generations.is_removed(&tenant.key) {
         tracing::info!(database = ?tenant.key, reason, "a request had to do without a database that was removed");
+        if is_deleted {
+            return DatabaseError::Gone;
+        }
     } else if shared.quarantines.put(&tenant.key, &reason) {
         tracing::error!(database = ?tenant.key, reason, "a tenant's database failed and is in quarantine");
         tokio::spawn(seal(tenant.clone()));

@@ -51,9 +51,10 @@ fn refused(error: DatabaseError) -> Result<Refused, Exhausted> {
         }
         DatabaseError::NodeMemory => return Err(Exhausted),
         // The cause is the operator's to know; it is in the log.
-        DatabaseError::Storage(_) | DatabaseError::Quarantined(_) | DatabaseError::Closed => {
-            Refused::Io("the database's storage failed".to_owned())
-        }
+        DatabaseError::Storage(_)
+        | DatabaseError::Quarantined(_)
+        | DatabaseError::Gone
+        | DatabaseError::Closed => Refused::Io("the database's storage failed".to_owned()),
     })
 }
 

@@ -254,6 +254,33 @@ fn a_tenant_in_quarantine_keeps_its_copy_and_the_others_get_theirs() -> Result<(
 }
 
 #[test]
+fn a_check_constraint_keeps_no_node_from_being_backed_up_and_restored() -> Result<()> {
+    let node = TestNode::start()?;
+    let folder = tempfile::tempdir()?;
+    let copy = folder.path().join("copy");
+    let (acme, other) = (named(&node, "acme"), named(&node, "other"));
+    for tenant in [&acme, &other] {
+        node.create_tenant(&tenant.name)?;
+        tenant.sql("CREATE TABLE u (n)")?;
+        tenant.sql("INSERT INTO u VALUES (1)")?;
+    }
+    node.deploy("acme", "fn", &guest("misbehave")?)?;
+    // True where a row was written before, false for whoever reads it later.
+    let statements = json!({ "statements": [
+        { "sql": "CREATE TABLE t (n CHECK (last_insert_rowid() <> 0))" },
+        { "sql": "INSERT INTO u VALUES (2)" }, { "sql": "INSERT INTO t VALUES (1)" },
+    ] });
+    acme.post("/sql", &statements)?.expect(200)?;
+    assert_eq!(acme.number("SELECT count(*) FROM t")?, 1);
+    backed_up(&node, &copy, &[])?;
+    restored(&copy, &folder.path().join("data"))?;
+    let back = TestNode::builder().start_in(folder.path())?;
+    assert_eq!(named(&back, "acme").number("SELECT n FROM t")?, 1);
+    assert_eq!(named(&back, "other").number("SELECT n FROM u")?, 1);
+    Ok(())
+}
+
+#[test]
 fn a_damaged_backup_is_refused_by_name() -> Result<()> {
     let node = TestNode::start()?;
     let folder = tempfile::tempdir()?;

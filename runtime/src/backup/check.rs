@@ -35,7 +35,7 @@ impl Checker {
     /// Has SQLite check all pages of a database.
     ///
     /// # Errors
-    /// When it finds something.
+    /// When it finds something, or does not come to an end.
     pub async fn check(&self, path: &Path) -> Result<(), BackupError> {
         let command = Command::Verify {
             path: path.to_owned(),
@@ -47,7 +47,7 @@ impl Checker {
         let _ = self.database.call(session, Command::Close).await;
         let damaged = |error: DatabaseError| BackupError::Damaged {
             path: path.to_owned(),
-            reason: format!("SQLite finds damage: {error}"),
+            reason: format!("it has not passed SQLite's check: {error}"),
         };
         answer.map(|_| ()).map_err(damaged)
     }

@@ -5,7 +5,7 @@
 //! data out of date: it is copied again, and what is missing after it. Components never change. The manifest is written
 //! last, so that the backup before is there until this one is whole.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -23,6 +23,7 @@ use crate::backup::{
 };
 use crate::catalog::{self, Digest};
 use crate::name::TenantName;
+use crate::tenant::DatabaseKey;
 
 /// How often the control data is copied again because tenants came, went or were switched.
 const ROUNDS_MAX: usize = 10;
@@ -32,6 +33,9 @@ const TRIES_MAX: usize = 4;
 
 /// How long to wait before it is asked for again.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// The node's reasons not to give a database now that end no backup which has an earlier copy of it.
+const IN_THE_WAY: &[&str] = &["database-quarantined", "database-busy"];
 
 /// Digits of the hash in the name of a file.
 const DIGITS: usize = 16;
@@ -74,55 +78,54 @@ pub(super) fn run(args: &BackupArgs) -> anyhow::Result<()> {
         client,
         args,
         folder,
-        earlier: earlier.iter().flat_map(|manifest| &manifest.databases).cloned().collect(),
+        earlier: earlier.into_iter().flat_map(|manifest| manifest.databases).filter_map(with_key).collect(),
         checker: Checker::start()?,
         runtime,
         progress: Progress::new(),
         databases: HashMap::new(),
-        quarantined: Vec::new(),
-        copied: 0,
-        copied_bytes: 0,
+        copied: HashSet::new(),
+        failed: Vec::new(),
     };
-    let manifest = run.copy()?;
-    run.verify(&manifest)?;
+    let mut manifest = run.copy()?;
+    run.verify(&mut manifest)?;
     run.folder.commit(&manifest)?;
     run.folder.prune(&manifest)?;
+    let copied: Vec<_> = manifest.databases.iter().filter(|entry| run.is_copied(entry)).collect();
     drop(run.progress);
-    let unchanged = manifest.databases.len() as u64 - run.copied;
+    let unchanged = manifest.databases.len() - copied.len();
     output::lines(&format!(
         "backed up to {}: {} copied ({}), {unchanged} unchanged, {}; {} in all, checked, in {}",
         args.folder.display(),
-        text::count(run.copied, "database"),
-        text::size(run.copied_bytes),
+        text::count(copied.len() as u64, "database"),
+        text::size(copied.iter().map(|entry| entry.copy.bytes).sum()),
         text::count(manifest.components.len() as u64, "component"),
         text::size(manifest.bytes()),
         text::span(started.elapsed()),
     ))?;
-    if run.quarantined.is_empty() {
+    if run.failed.is_empty() {
         return Ok(());
     }
-    let tenants: Vec<_> = run.quarantined.iter().map(TenantName::as_str).collect();
-    bail!(
-        "the database of {} is in quarantine: the backup has the copy of the backup before; \
-         `dormouse tenant recover`, and back up again",
-        tenants.join(", ")
-    )
+    bail!("not all databases are backed up as they are now:\n{}", run.failed.join("\n"))
 }
 
 struct Run<'a> {
     client: Client,
     args: &'a BackupArgs,
     folder: Folder,
-    earlier: Vec<DatabaseEntry>,
+    earlier: HashMap<DatabaseKey, DatabaseEntry>,
     checker: Checker,
     runtime: tokio::runtime::Runtime,
     progress: Progress,
-    /// The databases that are in the folder as they are now, by the node's name for them, and whether each was copied.
-    databases: HashMap<String, (DatabaseEntry, bool)>,
-    /// Tenants whose copy is that of the backup before.
-    quarantined: Vec<TenantName>,
-    copied: u64,
-    copied_bytes: u64,
+    /// What the folder has of the databases that were asked for.
+    databases: HashMap<DatabaseKey, DatabaseEntry>,
+    /// Those of them that were copied now.
+    copied: HashSet<DatabaseKey>,
+    /// Tenants without a sound copy of now, and why.
+    failed: Vec<String>,
+}
+
+fn with_key(entry: DatabaseEntry) -> Option<(DatabaseKey, DatabaseEntry)> {
+    Some((entry.key()?, entry))
 }
 
 /// The node's name for a database.
@@ -182,7 +185,7 @@ impl Run<'_> {
                 bail!("{}@{}: this program cannot back up environments", named.tenant, named.environment);
             }
             self.progress.show(|| format!("database {} of {}", done + 1, inventory.databases.len()));
-            if !self.databases.contains_key(&name_of(named)) {
+            if !self.databases.contains_key(&named.key) {
                 is_whole &=
                     self.copy_database(named).with_context(|| format!("the database of {}", named.tenant))?;
             }
@@ -192,31 +195,28 @@ impl Run<'_> {
 
     /// Copies a database, unless the folder has it. `false` when it is not there any more.
     fn copy_database(&mut self, named: &NamedDatabase) -> anyhow::Result<bool> {
-        let is_same = |entry: &&DatabaseEntry| entry.key().as_ref() == Some(&named.key);
-        let known = self.earlier.iter().find(is_same).filter(|entry| self.folder.has(&entry.copy)).cloned();
+        let known = self.kept(&named.key);
         let tag = known.as_ref().and_then(|entry| entry.tag.as_deref());
         let download = match self.ask(named, tag) {
             Ok(download) => download,
             Err(error) if is_refusal(&error, "unknown-tenant") => return Ok(false),
-            Err(error) if known.is_some() && is_refusal(&error, "database-quarantined") => {
-                self.quarantined.push(named.tenant.clone());
+            Err(error) if known.is_some() && IN_THE_WAY.iter().any(|problem| is_refusal(&error, problem)) => {
+                self.fail(&named.tenant, &error);
                 None
             }
             Err(error) => return Err(error),
         };
-        let name = name_of(named);
         let Some(download) = download else {
             let entry = known.context("the node says that nothing has changed, and there is no copy")?;
-            self.databases.insert(name, (entry, false));
+            self.databases.insert(named.key.clone(), entry);
             return Ok(true);
         };
-        if download.database.as_ref() != Some(&name) {
+        if download.database.as_ref() != Some(&name_of(named)) {
             return Ok(false);
         }
         let (tag, tenant) = (download.tag.clone(), named.tenant.clone());
         let copy = self
             .save(download, tenant.as_str(), |sha256| format!("databases/{tenant}-{}.db", short(sha256)))?;
-        (self.copied, self.copied_bytes) = (self.copied + 1, self.copied_bytes + copy.bytes);
         let entry = DatabaseEntry {
             tenant: named.tenant.clone(),
             environment: named.environment.clone(),
@@ -226,8 +226,23 @@ impl Run<'_> {
             tag,
             copy,
         };
-        self.databases.insert(name, (entry, true));
+        self.copied.insert(named.key.clone());
+        self.databases.insert(named.key.clone(), entry);
         Ok(true)
+    }
+
+    /// What the backup before has of a database.
+    fn kept(&self, key: &DatabaseKey) -> Option<DatabaseEntry> {
+        self.earlier.get(key).filter(|entry| self.folder.has(&entry.copy)).cloned()
+    }
+
+    fn is_copied(&self, entry: &DatabaseEntry) -> bool {
+        entry.key().is_some_and(|key| self.copied.contains(&key))
+    }
+
+    /// Notes what keeps a tenant, and no other, from being backed up.
+    fn fail(&mut self, tenant: &TenantName, reason: &impl std::fmt::Display) {
+        self.failed.push(format!("{tenant}: {reason}"));
     }
 
     fn ask(&self, named: &NamedDatabase, tag: Option<&str>) -> anyhow::Result<Option<Download>> {
@@ -243,8 +258,7 @@ impl Run<'_> {
 
     /// The databases that the control data names.
     fn named(&self, inventory: &Inventory) -> Vec<DatabaseEntry> {
-        let entry = |named| self.databases.get(&name_of(named)).map(|(entry, _)| entry.clone());
-        inventory.databases.iter().filter_map(entry).collect()
+        inventory.databases.iter().filter_map(|named| self.databases.get(&named.key).cloned()).collect()
     }
 
     /// Copies the components that the folder does not have.
@@ -295,19 +309,29 @@ impl Run<'_> {
         Ok(self.folder.keep(target, name)?)
     }
 
-    /// Reopens what was copied. The control data has been read, and compared with what there is.
-    fn verify(&mut self, manifest: &Manifest) -> anyhow::Result<()> {
-        if self.args.verify == Verify::All {
+    /// Reopens what was copied. The control data has been read, and compared with what there is. The backup before has
+    /// the better copy of what is not sound; without a tag it is copied again by the next backup.
+    fn verify(&mut self, manifest: &mut Manifest) -> anyhow::Result<()> {
+        let is_all = self.args.verify == Verify::All;
+        if is_all {
             for (done, entry) in manifest.files().enumerate() {
                 self.progress.show(|| format!("reading file {}", done + 1));
                 self.folder.read(entry, &mut std::io::sink())?;
             }
         }
-        let is_checked = |is_copied: bool| is_copied || self.args.verify == Verify::All;
-        let checked = self.databases.values().filter(|(_, is_copied)| is_checked(*is_copied));
-        for (done, (entry, _)) in checked.enumerate() {
+        for (done, entry) in manifest.databases.iter_mut().enumerate() {
+            if !is_all && !self.is_copied(entry) {
+                continue;
+            }
             self.progress.show(|| format!("checking database {}", done + 1));
-            self.runtime.block_on(self.checker.check(&self.folder.path_of(&entry.copy)))?;
+            let checked = self.runtime.block_on(self.checker.check(&self.folder.path_of(&entry.copy)));
+            if let Err(error) = checked {
+                self.fail(&entry.tenant, &error);
+                if let Some(kept) = entry.key().and_then(|key| self.kept(&key)) {
+                    *entry = kept;
+                }
+                entry.tag = None;
+            }
         }
         Ok(())
     }

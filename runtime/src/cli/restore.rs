@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use anyhow::bail;
 use clap::Args;
 
 use super::progress::Progress;
@@ -42,5 +43,11 @@ pub(super) fn run(args: &RestoreArgs) -> anyhow::Result<()> {
     ))?;
     restored.refused.iter().for_each(|refused| output::note(&format!("warning: {refused}")));
     output::note(&format!("start it: dormouse serve --data {}", args.data.display()));
-    Ok(())
+    if restored.unsound.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "not all databases have passed the check; they are as the backup has them:\n{}",
+        restored.unsound.join("\n")
+    )
 }

@@ -29,6 +29,8 @@ pub struct Restored {
     pub manifest: Manifest,
     /// Components that cannot run here, with the reason.
     pub refused: Vec<String>,
+    /// Databases that are there as the backup has them and have not passed the check, with the reason.
+    pub unsound: Vec<String>,
 }
 
 /// A restore under way.
@@ -54,12 +56,12 @@ pub async fn restore(backup: &Path, data: &Path, progress: &mut dyn FnMut(&str))
         .with_context(|| format!("{} cannot be written", mark.display()))?;
     let mut restore = Restore { folder: &folder, manifest: &manifest, data, progress };
     restore.copy()?;
-    restore.check().await?;
+    let unsound = restore.check().await?;
     let refused = restore.compile().await?;
     rustix::fs::syncfs(&lock).context("the data folder cannot be synced")?;
     std::fs::remove_file(&mark).context("the mark of an unfinished restore cannot be removed")?;
     File::open(data)?.sync_all()?;
-    Ok(Restored { manifest, refused })
+    Ok(Restored { manifest, refused, unsound })
 }
 
 fn refuse_used(data: &Path) -> Result<()> {
@@ -107,17 +109,22 @@ impl Restore<'_> {
         Ok(self.folder.read(entry, &mut file)?)
     }
 
-    /// Checks what was written, not what it was copied from.
-    async fn check(&mut self) -> Result<()> {
+    /// Checks what was written, not what it was copied from. Gives the databases that have not passed: one tenant's
+    /// keeps no other from coming back.
+    async fn check(&mut self) -> Result<Vec<String>> {
+        let mut unsound = Vec::new();
         let checker = Checker::start()?;
         for entry in &self.manifest.databases {
             (self.progress)(&format!("checking {}", entry.tenant));
-            checker.check(&self.database(entry)?).await?;
+            if let Err(error) = checker.check(&self.database(entry)?).await {
+                unsound.push(format!("{}: {error}", entry.tenant));
+            }
         }
         let control = self.data.join("control.db");
         self.manifest.matches(&checker.inventory(&control).await?)?;
         let database = Database::start(1, 1, &Arc::new(Budget::unlimited()))?;
-        Ok(control::settle_restored(database, &control).await?)
+        control::settle_restored(database, &control).await?;
+        Ok(unsound)
     }
 
     /// Gives what cannot be compiled by this program: that keeps no other function from coming back.

@@ -319,6 +319,32 @@ fn a_damaged_backup_is_refused_by_name() -> Result<()> {
 }
 
 #[test]
+fn a_backup_removes_nothing_that_is_not_its_own() -> Result<()> {
+    let node = TestNode::start()?;
+    let folder = tempfile::tempdir()?;
+    node.create_tenant("acme")?;
+    let copy = folder.path().join("copy");
+    fs::create_dir_all(copy.join("lost+found"))?;
+    fs::write(copy.join("notes.txt"), "mine")?;
+    let said = fails(&backup(&node, &copy, &[])?.output()?)?;
+    ensure!(said.contains("notes.txt") && said.contains("a folder of its own"), "{said}");
+    assert_eq!(fs::read_dir(&copy)?.count(), 2);
+
+    fs::remove_file(copy.join("notes.txt"))?;
+    backed_up(&node, &copy, &[])?;
+    let beside = ["notes.txt", "databases/mine.db", "components/mine.wasm", "keys/id_ed25519"];
+    beside.iter().try_for_each(|name| fs::write(copy.join(name), "mine"))?;
+    let left = copy.join("databases/acme-0123456789abcdef.db");
+    fs::write(&left, "of a backup that was interrupted")?;
+    backed_up(&node, &copy, &[])?;
+    for name in beside {
+        ensure!(copy.join(name).exists(), "{name} is gone");
+    }
+    ensure!(!left.exists());
+    Ok(())
+}
+
+#[test]
 fn a_restore_touches_nothing_that_is_in_use() -> Result<()> {
     let mut node = TestNode::start()?;
     let folder = tempfile::tempdir()?;

@@ -1,6 +1,7 @@
 //! The folder of a backup: files that are written once, and the manifest that names those which count.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -11,6 +12,7 @@ use tempfile::NamedTempFile;
 
 use super::manifest::{FileEntry, Manifest};
 use super::{BackupError, at};
+use crate::catalog;
 use crate::name::hex;
 
 const MANIFEST: &str = "backup.json";
@@ -22,6 +24,12 @@ const FOLDERS: &[&str] = &["", "databases", "components", "keys"];
 
 /// The start of the name of a file that is not whole.
 const UNFINISHED: &str = ".unfinished-";
+
+/// Digits of the hash in the name of a file.
+const DIGITS: usize = 16;
+
+/// What a fresh file system has in its root.
+pub const LOST_AND_FOUND: &str = "lost+found";
 
 /// A backup's folder, locked.
 pub struct Folder {
@@ -53,8 +61,11 @@ impl Folder {
     /// The folder at a path; it is made when it is missing.
     ///
     /// # Errors
-    /// When it cannot be made, or is in use.
+    /// When it cannot be made, is in use, or holds something else than a backup.
     pub fn make(path: &Path) -> Result<Self, BackupError> {
+        if !path.join(MANIFEST).is_file() {
+            refuse_foreign(path)?;
+        }
         for folder in FOLDERS {
             let folder = path.join(folder);
             DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(at(&folder))?;
@@ -118,7 +129,7 @@ impl Folder {
         Ok(Unfinished { file: file.map_err(at(&self.path))?, hash: Sha256::new(), bytes: 0 })
     }
 
-    /// Gives a written file a name, for which it tells its hash.
+    /// Gives a written file a name, for which it tells its hash. One of that name and size stays as it is.
     ///
     /// # Errors
     /// When it cannot be renamed.
@@ -129,6 +140,9 @@ impl Folder {
     ) -> Result<FileEntry, BackupError> {
         let sha256 = hex(&written.hash.finalize());
         let entry = FileEntry { file: name(&sha256), sha256, bytes: written.bytes };
+        if self.has(&entry) {
+            return Ok(entry);
+        }
         let path = self.path_of(&entry);
         written.file.persist(&path).map_err(|error| at(&path)(error.error))?;
         Ok(entry)
@@ -157,16 +171,14 @@ impl Folder {
     ///
     /// # Errors
     /// When something cannot be removed.
-    pub fn prune(&self, manifest: &Manifest) -> Result<(), BackupError> {
-        let named: HashSet<PathBuf> = manifest.files().map(|entry| self.path_of(entry)).collect();
-        for folder in FOLDERS.iter().map(|folder| self.path.join(folder)) {
+    pub fn prune(&self, manifest: Option<&Manifest>) -> Result<(), BackupError> {
+        let files = manifest.into_iter().flat_map(Manifest::files);
+        let named: HashSet<PathBuf> = files.map(|entry| self.path_of(entry)).collect();
+        for name in FOLDERS {
+            let folder = self.path.join(name);
             for entry in std::fs::read_dir(&folder).map_err(at(&folder))? {
                 let path = entry.map_err(at(&folder))?.path();
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                // Beside the folders of a backup there may be what is not its own.
-                let is_ours =
-                    folder != self.path || name.starts_with("control-") || name.starts_with(UNFINISHED);
-                if is_ours && path.is_file() && !named.contains(&path) {
+                if is_own(name, &path) && path.is_file() && !named.contains(&path) {
                     std::fs::remove_file(&path).map_err(at(&path))?;
                 }
             }
@@ -188,6 +200,48 @@ impl Folder {
         }
         Ok(())
     }
+}
+
+/// Refuses a folder in which there is something that no backup has put there, if only one that was interrupted.
+fn refuse_foreign(path: &Path) -> Result<(), BackupError> {
+    let entries = match std::fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(at(path))?,
+    };
+    let expected = |name: &str| name == LOCK || name == LOST_AND_FOUND || FOLDERS.contains(&name);
+    for entry in entries {
+        let found = entry.map_err(at(path))?.path();
+        let is_expected = found.file_name().and_then(OsStr::to_str).is_some_and(expected);
+        if !is_expected && !is_own("", &found) {
+            return Err(BackupError::Foreign { folder: path.to_owned(), found });
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file has a name that a backup gives, in one of its folders.
+fn is_own(folder: &str, path: &Path) -> bool {
+    let Some(name) = path.file_name().and_then(OsStr::to_str) else { return false };
+    match folder {
+        "databases" => name.strip_suffix(".db").is_some_and(ends_in_digits),
+        "components" => name.strip_suffix(".wasm").is_some_and(|name| catalog::Digest::parse(name).is_some()),
+        "keys" => ends_in_digits(name),
+        _ => {
+            let control = name.strip_suffix(".db").filter(|name| name.starts_with("control-"));
+            name.starts_with(UNFINISHED) || control.is_some_and(ends_in_digits)
+        }
+    }
+}
+
+fn ends_in_digits(name: &str) -> bool {
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    name.rsplit_once('-').is_some_and(|(_, end)| end.len() == DIGITS && end.bytes().all(is_digit))
+}
+
+/// The part of a file's hash that stands in its name.
+#[must_use]
+pub fn short(sha256: &str) -> &str {
+    sha256.get(..DIGITS).unwrap_or(sha256)
 }
 
 /// Copies all bytes, and tells their SHA-256 and their number.

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The digits are of the content's SHA-256: a file is never changed, and one that the next backup shares with this one
-//! is not written again. What the latest `backup.json` does not name is removed after it is there.
+//! is not written again. What of such files the latest `backup.json` does not name is removed after it is there.
 //!
 //! The room knows files and what must be in them. Who fetches them from a node is its caller.
 
@@ -20,7 +20,7 @@ mod manifest;
 use std::path::{Path, PathBuf};
 
 pub use check::Checker;
-pub use folder::{Folder, Unfinished, copy};
+pub use folder::{Folder, LOST_AND_FOUND, Unfinished, copy, short};
 pub use manifest::{DatabaseEntry, FileEntry, KeyEntry, Manifest};
 
 use crate::control::StoreError;
@@ -41,6 +41,14 @@ pub enum BackupError {
     /// There is no backup in the folder.
     #[error("{} holds no whole backup: there is no backup.json", .0.display())]
     NoBackup(PathBuf),
+    /// A folder is not a backup's alone.
+    #[error("{} holds no backup, and {} is there: give the backup a folder of its own", folder.display(), found.display())]
+    Foreign {
+        /// The folder.
+        folder: PathBuf,
+        /// What is in it.
+        found: PathBuf,
+    },
     /// Another program works in the folder.
     #[error("{} is in use by another backup or restore", .0.display())]
     InUse(PathBuf),

@@ -19,7 +19,7 @@ use super::client::{Client, Download, Refused};
 use super::progress::Progress;
 use super::{database, output, text};
 use crate::backup::{
-    self, Checker, DatabaseEntry, FileEntry, Folder, Inventory, KeyEntry, Manifest, NamedDatabase,
+    self, Checker, DatabaseEntry, FileEntry, Folder, Inventory, KeyEntry, Manifest, NamedDatabase, short,
 };
 use crate::catalog::{self, Digest};
 use crate::name::TenantName;
@@ -36,9 +36,6 @@ const RETRY: Duration = Duration::from_secs(2);
 
 /// The node's reasons not to give a database now that end no backup which has an earlier copy of it.
 const IN_THE_WAY: &[&str] = &["database-quarantined", "database-busy"];
-
-/// Digits of the hash in the name of a file.
-const DIGITS: usize = 16;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \
@@ -74,6 +71,8 @@ pub(super) fn run(args: &BackupArgs) -> anyhow::Result<()> {
     let folder = Folder::make(&args.folder)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let earlier = folder.manifest()?;
+    // What an interrupted backup has left may not have come to the disk.
+    folder.prune(earlier.as_ref())?;
     let mut run = Run {
         client,
         args,
@@ -89,7 +88,7 @@ pub(super) fn run(args: &BackupArgs) -> anyhow::Result<()> {
     let mut manifest = run.copy()?;
     run.verify(&mut manifest)?;
     run.folder.commit(&manifest)?;
-    run.folder.prune(&manifest)?;
+    run.folder.prune(Some(&manifest))?;
     let copied: Vec<_> = manifest.databases.iter().filter(|entry| run.is_copied(entry)).collect();
     drop(run.progress);
     let unchanged = manifest.databases.len() - copied.len();
@@ -132,10 +131,6 @@ fn with_key(entry: DatabaseEntry) -> Option<(DatabaseKey, DatabaseEntry)> {
 fn name_of(named: &NamedDatabase) -> String {
     let key = &named.key;
     format!("{}/{}/{}", key.tenant.as_str(), key.environment.as_str(), key.generation)
-}
-
-fn short(sha256: &str) -> &str {
-    sha256.get(..DIGITS).unwrap_or(sha256)
 }
 
 impl Run<'_> {

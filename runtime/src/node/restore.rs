@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 
 use super::{UNFINISHED_RESTORE, lock_data, make_private_folder};
-use crate::backup::{Checker, DatabaseEntry, FileEntry, Folder, Manifest};
+use crate::backup::{Checker, DatabaseEntry, FileEntry, Folder, LOST_AND_FOUND, Manifest};
 use crate::catalog::{self, Artifacts, Catalog, Compiler, Digest};
 use crate::control::{self, Keys};
 use crate::database::Database;
@@ -19,9 +19,6 @@ use crate::limits;
 use crate::memory::Budget;
 use crate::sandbox::{GuestLimits, PoolSize, Sandbox};
 use crate::tenant;
-
-/// What a fresh file system has in its root.
-const LOST_AND_FOUND: &str = "lost+found";
 
 /// A whole data folder.
 pub struct Restored {

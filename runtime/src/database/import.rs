@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use libsql::ffi;
 
-use super::explain::on_file;
+use super::explain::{self, on_file};
+use super::memory::{self, Held};
 use super::message::{DatabaseError, Profile, Value};
 use super::session::{self, plain, step_through};
 use super::sqlite::{Connection, Purpose, SqliteError};
@@ -73,6 +74,7 @@ impl Import {
             ffi::SQLITE_INTERRUPT => took_too_long(self.time_max),
             ffi::SQLITE_FULL => DatabaseError::Full(error.message),
             ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN => DatabaseError::Storage(error.message),
+            ffi::SQLITE_NOMEM if memory::node_was_short() => DatabaseError::NodeMemory,
             ffi::SQLITE_NOMEM => {
                 rejected("its schema needs more memory than a connection may take".to_owned())
             }
@@ -141,7 +143,8 @@ fn check_header(header: &[u8; HEADER_BYTES], length: u64) -> Result<(), String> 
 /// Whether a file holds a sound database with a schema that the guard allows.
 fn check(upload: &Path, deadline: Instant, cancelled: &Arc<AtomicBool>) -> Result<(), SqliteError> {
     let mut source = guarded(upload, Purpose::Inspect, deadline, cancelled)?;
-    let schema = rows(&mut source, SCHEMA)?;
+    let mut held = Held::default();
+    let schema = rows(&mut source, SCHEMA, &mut held)?;
     check_schema(&schema, deadline, cancelled)?;
     is_sound(&mut source)
 }
@@ -150,7 +153,8 @@ fn check(upload: &Path, deadline: Instant, cancelled: &Arc<AtomicBool>) -> Resul
 /// their table's constraints are no damage: what a CHECK says may change with the clock or the connection.
 pub(super) fn is_sound(connection: &mut Connection) -> Result<(), SqliteError> {
     connection.limit(ffi::SQLITE_LIMIT_VDBE_OP, i32::MAX);
-    let verdict = rows(connection, "PRAGMA integrity_check")?;
+    let mut held = Held::default();
+    let verdict = rows(connection, "PRAGMA integrity_check", &mut held)?;
     let mut found = verdict.iter().filter_map(|row| row.first()?.as_text());
     match found.find(|text| *text != "ok" && !text.starts_with(BROKEN_NOT_NULL)) {
         None => Ok(()),
@@ -173,7 +177,8 @@ pub(super) fn verify(
     let work = || -> Result<_, SqliteError> {
         let mut connection = guarded(path, Purpose::Inspect, deadline, cancelled)?;
         is_sound(&mut connection)?;
-        queries.iter().map(|sql| rows(&mut connection, sql)).collect()
+        let mut held = Held::default();
+        queries.iter().map(|sql| rows(&mut connection, sql, &mut held)).collect()
     };
     work().map_err(|error| match error.primary() {
         ffi::SQLITE_INTERRUPT => took_too_long(time_max),
@@ -197,11 +202,15 @@ fn guarded(
     Ok(connection)
 }
 
-fn rows(connection: &mut Connection, sql: &str) -> Result<Vec<Vec<Value>>, SqliteError> {
+fn rows(connection: &mut Connection, sql: &str, held: &mut Held) -> Result<Vec<Vec<Value>>, SqliteError> {
     let mut rows = Vec::new();
     if let Some(mut statement) = connection.prepare(sql)? {
         while statement.step()? == Step::Row {
-            rows.push(statement.row()?);
+            let row = statement.row()?;
+            if !held.take(Value::row_bytes(&row)) {
+                return Err(explain::out_of_memory());
+            }
+            rows.push(row);
         }
     }
     Ok(rows)
@@ -218,34 +227,42 @@ fn check_schema(
     cancelled: &Arc<AtomicBool>,
 ) -> Result<(), SqliteError> {
     let mut scratch = guarded(Path::new(":memory:"), Purpose::Create, deadline, cancelled)?;
-    let text = |row: &[Value], index: usize| {
-        row.get(index).and_then(Value::as_text).map(str::to_owned).unwrap_or_default()
-    };
-    let is_internal = |row: &[Value]| INTERNAL_TABLES.contains(&(&text(row, 1), &text(row, 3)));
     for kind in KINDS {
         for row in schema.iter().filter(|row| text(row, 0) == *kind && !is_internal(row)) {
             let (name, sql) = (text(row, 1), text(row, 3));
             // An index that a constraint makes has no SQL.
             if !sql.is_empty() {
-                let made = step_through(&mut scratch, &sql, &[]);
-                made.map_err(|error| refusal(&scratch, kind, &name, error))?;
+                let made = step_through(&mut scratch, sql, &[]);
+                made.map_err(|error| refusal(&scratch, kind, name, error))?;
             }
         }
     }
-    let sorted = |rows: &[Vec<Value>]| {
-        let own = rows.iter().filter(|row| !is_internal(row));
-        let mut own: Vec<[String; 4]> = own.map(|row| [0, 1, 2, 3].map(|index| text(row, index))).collect();
-        own.sort_unstable();
-        own
-    };
-    let (wanted, made) = (sorted(schema), sorted(&rows(&mut scratch, SCHEMA)?));
-    match wanted.iter().find(|row| !made.contains(row)) {
-        None if wanted.len() == made.len() => Ok(()),
-        different => {
-            let [kind, name, ..] = different.cloned().unwrap_or_default();
-            Err(wrong(format!("its schema is not what its SQL makes: {kind} {name:?}")))
-        }
+    let mut held = Held::default();
+    let made = rows(&mut scratch, SCHEMA, &mut held)?;
+    let (wanted, made) = (sorted(schema), sorted(&made));
+    if wanted == made {
+        return Ok(());
     }
+    let pairs = wanted.iter().zip(&made).find(|(wanted, made)| wanted != made);
+    let different = pairs.map(|(wanted, made)| wanted.min(made));
+    let longer = || wanted.get(made.len()).or_else(|| made.get(wanted.len()));
+    let [kind, name, ..] = different.or_else(longer).copied().unwrap_or_default();
+    Err(wrong(format!("its schema is not what its SQL makes: {kind} {name:?}")))
+}
+
+fn text(row: &[Value], index: usize) -> &str {
+    row.get(index).and_then(Value::as_text).unwrap_or_default()
+}
+
+fn is_internal(row: &[Value]) -> bool {
+    INTERNAL_TABLES.contains(&(text(row, 1), text(row, 3)))
+}
+
+fn sorted(schema: &[Vec<Value>]) -> Vec<[&str; 4]> {
+    let own = schema.iter().filter(|row| !is_internal(row));
+    let mut own: Vec<_> = own.map(|row| [0, 1, 2, 3].map(|index| text(row, index))).collect();
+    own.sort_unstable();
+    own
 }
 
 fn refusal(connection: &Connection, kind: &str, name: &str, error: SqliteError) -> SqliteError {

@@ -641,6 +641,10 @@ fn the_command_imports_and_reverts() -> Result<()> {
     assert_eq!(tenant.number("SELECT n FROM t")?, 2);
     let shown = run(&node, &["tenant", "show", &tenant.name])?.stdout;
     ensure!(shown.contains("revert-db"), "{shown}");
+    let unused = format!("{}-unused", tenant.name);
+    node.create_tenant(&unused)?;
+    let said = run(&node, &["tenant", "import-db", &unused, &path])?;
+    ensure!(said.stdout.contains("imported") && !said.stderr.contains("revert-db"), "{said:?}");
     run(&node, &["tenant", "revert-db", &tenant.name])?;
     assert_eq!(tenant.number("SELECT n FROM t")?, 1);
     fs::write(&file, b"no database")?;

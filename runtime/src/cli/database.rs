@@ -54,9 +54,11 @@ pub(super) fn import(args: &ImportArgs) -> anyhow::Result<()> {
         client.put_database(&format!("/v1/tenants/{name}/database"), Sent::new(file, bytes), bytes)?;
     let size = answer.get("bytes").and_then(Value::as_u64).unwrap_or_default();
     output::lines(&format!("imported {} into {name}, {}", path.display(), text::size(size)))?;
-    output::note(&format!(
-        "the database before it is kept: dormouse tenant revert-db {name} goes back to it"
-    ));
+    if answer.get("previous_generation").is_some_and(Value::is_u64) {
+        output::note(&format!(
+            "the database before it is kept: dormouse tenant revert-db {name} goes back to it"
+        ));
+    }
     Ok(())
 }
 

@@ -68,8 +68,8 @@ enum TenantCommand {
     ExportDb(database::ExportArgs),
     /// Put a database from a file in the place of a tenant's
     ///
-    /// The node checks the file and takes it over, or changes nothing. The tenant's database before it is kept, so that
-    /// revert-db can go back to it.
+    /// The node checks the file and takes it over, or changes nothing. The tenant's database before it, if it has used
+    /// one, is kept, so that revert-db can go back to it.
     #[command(name = "import-db", after_help = "Example:\n  dormouse tenant import-db acme acme.db")]
     ImportDb(database::ImportArgs),
     /// Go back to the database that a tenant had before the latest import

@@ -76,8 +76,10 @@ pub(super) async fn import(
     }
     outcome?;
     tracing::info!(%tenant, generation = key.generation, "database imported");
+    let previous = state.store.generations(&key).await?.and_then(|known| known.previous);
     Ok(Json(json!({
-        "tenant": tenant.as_str(), "generation": key.generation, "bytes": state.tenants.size(&key).await.bytes,
+        "tenant": tenant.as_str(), "generation": key.generation, "previous_generation": previous,
+        "bytes": state.tenants.size(&key).await.bytes,
     })))
 }
 

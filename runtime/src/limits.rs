@@ -164,6 +164,8 @@ pub const SNAPSHOT_PARTS_AHEAD: usize = 2;
 pub const IMPORT_TIME_MAX: Duration = Duration::from_secs(600);
 /// How long the check of an uploaded database may take: 1 GiB from a slow disk.
 pub const IMPORT_CHECK_TIME_MAX: Duration = Duration::from_secs(300);
+/// Uploaded databases that are checked at the same time: each takes a database thread from requests for that long.
+pub const IMPORT_CHECKS_MAX: usize = 1;
 
 /// How long a drain waits for requests in flight before it cancels them. Below Fly's `kill_timeout`.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(25);

@@ -109,7 +109,7 @@ impl Incoming {
         self.file.write_all(bytes).await
     }
 
-    /// Makes a database of what has arrived.
+    /// Makes a database of what has arrived, when its turn has come.
     ///
     /// # Errors
     /// When it is none, or none that a tenant may have, or when the files cannot be written.
@@ -125,6 +125,7 @@ impl Incoming {
             bytes_max: self.shared.policy.database_bytes_max,
             time_max: limits::IMPORT_CHECK_TIME_MAX,
         };
+        let _permit = self.shared.imports.acquire().await;
         let session = database.new_session();
         let answer = database.call(session, import).await;
         // Closing a session that made a file frees its number, nothing else.

@@ -128,6 +128,8 @@ struct Shared {
     quarantines: Quarantines,
     register: Arc<dyn Register>,
     generations: Generations,
+    /// One permit for each upload that is checked.
+    imports: Semaphore,
     /// One permit for each session that may be open on the node.
     handles: Arc<Semaphore>,
 }
@@ -189,6 +191,7 @@ impl Tenants {
             quarantines: Quarantines::default(),
             register,
             generations: Generations::default(),
+            imports: Semaphore::new(limits::IMPORT_CHECKS_MAX),
             handles,
         });
         park::start_evictor(&shared);

@@ -38,8 +38,8 @@ const INTERNAL_TABLES: &[(&str, &str)] = &[
     ("sqlite_stat4", "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)"),
 ];
 
-/// What SQLite's check says of a row that has no value where one must be.
-const BROKEN_NOT_NULL: &str = "NULL value in ";
+/// What SQLite's check says of rows that break the constraints of their table.
+const BROKEN_CONSTRAINTS: &[&str] = &["NULL value in ", "CHECK constraint failed in "];
 
 /// The order in which a schema is made.
 const KINDS: &[&str] = &["table", "index", "view", "trigger"];
@@ -155,8 +155,10 @@ pub(super) fn is_sound(connection: &mut Connection) -> Result<(), SqliteError> {
     connection.limit(ffi::SQLITE_LIMIT_VDBE_OP, i32::MAX);
     let mut held = Held::default();
     let verdict = rows(connection, "PRAGMA integrity_check", &mut held)?;
-    let mut found = verdict.iter().filter_map(|row| row.first()?.as_text());
-    match found.find(|text| *text != "ok" && !text.starts_with(BROKEN_NOT_NULL)) {
+    let is_damage = |text: &&str| {
+        *text != "ok" && !BROKEN_CONSTRAINTS.iter().any(|constraint| text.starts_with(constraint))
+    };
+    match verdict.iter().filter_map(|row| row.first()?.as_text()).find(is_damage) {
         None => Ok(()),
         Some(damage) => {
             // The pages' faults come as one text, below the name of the database.

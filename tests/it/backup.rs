@@ -281,6 +281,38 @@ fn a_check_constraint_keeps_no_node_from_being_backed_up_and_restored() -> Resul
 }
 
 #[test]
+fn a_database_that_was_damaged_before_its_backup_is_named_and_the_others_come_back() -> Result<()> {
+    let node = TestNode::builder().flag("--park-time-max-ms", 30).start()?;
+    let folder = tempfile::tempdir()?;
+    let copy = folder.path().join("copy");
+    for name in ["acme", "other"] {
+        node.create_tenant(name)?;
+        named(&node, name).sql("CREATE TABLE t AS SELECT 1 AS n, randomblob(20000) AS b")?;
+    }
+    backed_up(&node, &copy, &[])?;
+    let path = copy_of(&copy, "acme")?;
+    let mut bytes = fs::read(&path)?;
+    let (before, _) = dormouse::backup::copy(&mut bytes.as_slice(), &mut std::io::sink())?;
+    bytes.get_mut(8_192..12_288).context("too small")?.fill(0xff);
+    let (after, _) = dormouse::backup::copy(&mut bytes.as_slice(), &mut std::io::sink())?;
+    fs::write(&path, &bytes)?;
+    let list = copy.join("backup.json");
+    fs::write(&list, fs::read_to_string(&list)?.replace(&before, &after))?;
+
+    let said = fails(&restore(&copy, &folder.path().join("data"))?.output()?)?;
+    ensure!(said.contains("acme") && !said.contains("other:"), "{said}");
+    let back = TestNode::builder().start_in(folder.path())?;
+    assert_eq!(named(&back, "other").number("SELECT n FROM t")?, 1);
+
+    named(&node, "acme").wait_for_state("closed")?;
+    let said = fails(&backup(&node, &copy, &["--verify", "all"])?.output()?)?;
+    ensure!(said.contains("acme") && !said.contains("other:"), "{said}");
+    let said = backed_up(&node, &copy, &["--verify", "all"])?;
+    ensure!(said.contains("copied"), "{said}");
+    Ok(())
+}
+
+#[test]
 fn a_damaged_backup_is_refused_by_name() -> Result<()> {
     let node = TestNode::start()?;
     let folder = tempfile::tempdir()?;

@@ -129,7 +129,8 @@ impl Folder {
         Ok(Unfinished { file: file.map_err(at(&self.path))?, hash: Sha256::new(), bytes: 0 })
     }
 
-    /// Gives a written file a name, for which it tells its hash. One of that name and size stays as it is.
+    /// Gives a written file a name, for which it tells its hash. One that is there stays, unless it is
+    /// damaged.
     ///
     /// # Errors
     /// When it cannot be renamed.
@@ -140,7 +141,7 @@ impl Folder {
     ) -> Result<FileEntry, BackupError> {
         let sha256 = hex(&written.hash.finalize());
         let entry = FileEntry { file: name(&sha256), sha256, bytes: written.bytes };
-        if self.has(&entry) {
+        if self.has(&entry) && self.read(&entry, &mut io::sink()).is_ok() {
             return Ok(entry);
         }
         let path = self.path_of(&entry);

@@ -26,6 +26,7 @@ pub use manifest::{DatabaseEntry, FileEntry, KeyEntry, Manifest};
 use crate::control::StoreError;
 pub use crate::control::{Inventory, NamedDatabase};
 use crate::database::DatabaseError;
+pub use crate::tenant::DatabaseKey;
 
 /// Why a backup cannot be written, or is not good.
 #[derive(Debug, thiserror::Error)]

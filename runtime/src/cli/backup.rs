@@ -19,11 +19,11 @@ use super::client::{Client, Download, Refused};
 use super::progress::Progress;
 use super::{database, output, text};
 use crate::backup::{
-    self, Checker, DatabaseEntry, FileEntry, Folder, Inventory, KeyEntry, Manifest, NamedDatabase, short,
+    self, Checker, DatabaseEntry, DatabaseKey, FileEntry, Folder, Inventory, KeyEntry, Manifest,
+    NamedDatabase, short,
 };
 use crate::catalog::{self, Digest};
 use crate::name::TenantName;
-use crate::tenant::DatabaseKey;
 
 /// How often the control data is copied again because tenants came, went or were switched.
 const ROUNDS_MAX: usize = 10;

@@ -1,8 +1,9 @@
 //! The command line: reads the arguments, runs one command, tells how it went.
 //!
-//! `serve`, `restore` and `compile-component` hand over to the server's rooms. All other commands are clients: they speak
-//! to a node through its admin API and touch neither its files nor its databases, so they work the same from another
-//! machine; `backup` alone also reads the node's keys and components. Errors end here: one `error: …` on stderr and exit code 1, or 2 for arguments that make no sense.
+//! `serve`, `restore` and `compile-component` hand over to the server's rooms. All other commands are clients: they
+//! speak to a node through its admin API and touch neither its files nor its databases, so they work the same from
+//! another machine; `backup` alone also reads the node's keys and components. Errors end here: one `error: …` on stderr
+//! and exit code 1, or 2 for arguments that make no sense.
 
 mod address;
 mod backup;

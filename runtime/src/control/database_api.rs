@@ -122,14 +122,13 @@ async fn give_up(state: &AdminState, key: &DatabaseKey) -> Answer<()> {
 
 async fn receive(state: &AdminState, key: &DatabaseKey, mut body: Body) -> Answer<Incoming> {
     let bytes_max = state.tenants.database_bytes_max();
-    let mut bytes = body.size_hint().lower();
-    if bytes > bytes_max {
+    if body.size_hint().lower() > bytes_max {
         return Err(ApiError::DatabaseTooLarge(bytes_max));
     }
     let unwritten =
         |error: std::io::Error| ApiError::Internal(format!("the upload cannot be written: {error}"));
     let mut incoming = state.tenants.receive(key.clone()).await.map_err(unwritten)?;
-    bytes = 0;
+    let mut bytes = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| ApiError::BadRequest(format!("the upload broke off: {error}")))?;
         let Ok(part) = frame.into_data() else { continue };

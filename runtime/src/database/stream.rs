@@ -36,8 +36,9 @@ impl Holds {
     /// When another snapshot is read for too long.
     pub async fn hold(&self) -> Result<Hold, DatabaseError> {
         let permit = tokio::time::timeout(limits::SNAPSHOT_WAIT_MAX, self.0.clone().acquire_owned()).await;
-        let permit =
-            permit.map_err(|_| DatabaseError::Busy("another copy of the database is made".to_owned()))?;
+        let permit = permit.map_err(|_| {
+            DatabaseError::Busy("another copy of the database is being made; try again after it".to_owned())
+        })?;
         Ok(Hold { _permit: permit.map_err(|_| DatabaseError::Closed)? })
     }
 
@@ -87,7 +88,9 @@ impl FileStream {
                 tracing::warn!(
                     "a database was not downloaded within {seconds} s, and its download is cut off"
                 );
-                let _ = sender.try_send(Err(DatabaseError::TimedOut(format!("{seconds} s are over"))));
+                let _ = sender.try_send(Err(DatabaseError::TimedOut(format!(
+                    "the database was not downloaded within {seconds} s"
+                ))));
             }
         });
         Ok(Self { bytes, parts })

@@ -32,6 +32,3 @@ SELECT * FROM zipfile('/tmp/x.zip')
 SELECT * FROM csv('/etc/passwd')
 SELECT * FROM other.t
 ATTACH ? AS other
--- It is refused when it runs, and it does not run without its parameter.
--- error: the statement takes 1 parameters, 0 were given
-VACUUM INTO ?

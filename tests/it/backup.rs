@@ -12,6 +12,7 @@ use dormouse_tests::{Stop, Tenant, TestNode, binary, guest, sqlite};
 use serde_json::{Value, json};
 
 use crate::cli::{command, fails};
+use crate::disk::database_of;
 use crate::parking::files_below;
 
 fn backup(node: &TestNode, folder: &Path, more: &[&str]) -> Result<Command> {
@@ -235,12 +236,7 @@ fn a_tenant_in_quarantine_keeps_its_copy_and_the_others_get_theirs() -> Result<(
     }
     acme.wait_for_state("closed")?;
     node.expect_log("is in quarantine");
-    let id = acme.id()?;
-    let (file, _) = files_below(&node.data().join("tenants"))?
-        .into_iter()
-        .find(|(file, _)| file.to_string_lossy().contains(&id) && file.extension().is_some_and(|e| e == "db"))
-        .context("no file")?;
-    fs::write(&file, b"noise".repeat(1_000))?;
+    fs::write(database_of(&acme)?, b"noise".repeat(1_000))?;
 
     let said = fails(&backup(&node, &copy, &[])?.output()?)?;
     ensure!(said.contains("acme") && said.contains("quarantine"), "{said}");

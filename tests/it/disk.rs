@@ -348,7 +348,7 @@ fn a_checkpoint_without_room_is_made_when_there_is_some() -> Result<()> {
 }
 
 /// The file of a tenant's database.
-fn database_of(tenant: &Tenant<'_>) -> Result<PathBuf> {
+pub(crate) fn database_of(tenant: &Tenant<'_>) -> Result<PathBuf> {
     let id = tenant.id()?;
     let is_it = |path: &Path| {
         path.to_string_lossy().contains(&id) && path.extension().is_some_and(|extension| extension == "db")
@@ -622,11 +622,7 @@ fn a_database_with_many_tables_is_recovered() -> Result<()> {
     let tenant = node.tenant("guestbook")?;
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("many.db");
-    let tables =
-        (0..800).map(|n| format!("CREATE TABLE t{n} (a INTEGER PRIMARY KEY, b TEXT NOT NULL, c UNIQUE)"));
-    let statements: Vec<String> =
-        std::iter::once("BEGIN".to_owned()).chain(tables).chain(["COMMIT".to_owned()]).collect();
-    sqlite::make(&file, &statements.iter().map(String::as_str).collect::<Vec<_>>())?;
+    sqlite::make_tables(&file, 800)?;
     database(&tenant, "PUT", "", &fs::read(&file)?)?.expect(200)?;
     faults.once(Call::Sync, Errno::IO, &tenant.id()?, LOG)?;
     tenant.try_sql("INSERT INTO t0 (b) VALUES ('x')", &json!([]))?.expect(503)?;

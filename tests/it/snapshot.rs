@@ -12,6 +12,7 @@ use dormouse_tests::{Stop, Tenant, TestNode, eventually, problem_of, sqlite};
 use serde_json::{Value, json};
 
 use crate::cli::{command, fails, run};
+use crate::disk::database_of;
 use crate::{SHIPPED, TIGHT};
 
 fn export(tenant: &Tenant<'_>) -> Result<Response> {
@@ -212,13 +213,7 @@ fn a_database_in_quarantine_is_not_exported() -> Result<()> {
     tenant.sql("CREATE TABLE t (a)")?;
     tenant.wait_for_state("closed")?;
     node.expect_log("is in quarantine");
-    let id = tenant.id()?;
-    let file = crate::parking::files_below(&node.data().join("tenants"))?
-        .into_iter()
-        .map(|(file, _)| file)
-        .find(|file| file.to_string_lossy().contains(&id) && file.extension().is_some_and(|e| e == "db"))
-        .context("no file")?;
-    fs::write(&file, b"noise".repeat(1_000))?;
+    fs::write(database_of(&tenant)?, b"noise".repeat(1_000))?;
     let refused = export(&tenant)?;
     assert_eq!(problem_of(&refused)?, "database-quarantined");
     Ok(())
@@ -314,11 +309,7 @@ fn many_tables_are_imported() -> Result<()> {
     let tenant = node.tenant("misbehave")?;
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("many.db");
-    let tables =
-        (0..800).map(|n| format!("CREATE TABLE t{n} (a INTEGER PRIMARY KEY, b TEXT NOT NULL, c UNIQUE)"));
-    let statements: Vec<String> =
-        std::iter::once("BEGIN".to_owned()).chain(tables).chain(["COMMIT".to_owned()]).collect();
-    sqlite::make(&file, &statements.iter().map(String::as_str).collect::<Vec<_>>())?;
+    sqlite::make_tables(&file, 800)?;
     import(&tenant, &file)?.expect(200)?;
     assert_eq!(tenant.number("SELECT count(*) FROM sqlite_schema WHERE type = 'table'")?, 800);
     Ok(())

@@ -10,6 +10,17 @@ use anyhow::{Context, Result, bail, ensure};
 use dormouse::database::{self, Command, Database, Profile, Reply, Value};
 use dormouse::memory::Budget;
 
+/// Makes a database file with so many tables.
+///
+/// # Errors
+/// When a statement fails.
+pub fn make_tables(path: &Path, number: usize) -> Result<()> {
+    let table = |n| format!("CREATE TABLE t{n} (a INTEGER PRIMARY KEY, b TEXT NOT NULL, c UNIQUE)");
+    let tables: Vec<String> = (0..number).map(table).collect();
+    let statements = tables.iter().map(String::as_str);
+    make(path, &std::iter::once("BEGIN").chain(statements).chain(["COMMIT"]).collect::<Vec<_>>())
+}
+
 /// Makes a database file as a node does.
 ///
 /// # Errors

@@ -108,7 +108,7 @@ impl Database {
         self.send(session, command).await.unwrap_or(Err(DatabaseError::Closed))
     }
 
-    /// Stops the statement that a session runs now, soon; later commands run again.
+    /// Stops the command that a session runs now or has waiting, soon; without one, the next. Later ones run again.
     pub fn cancel(&self, session: SessionId) {
         if let Some(slot) = lock(&self.slots.slots).get(&session) {
             slot.cancelled.store(true, Ordering::Relaxed);
@@ -146,11 +146,12 @@ fn carry_out(slots: &Slots, id: SessionId, command: Command) -> Answer {
     if closes {
         lock(&slots.slots).remove(&id);
     }
+    // Not before the command: one may be cancelled while it waits for a thread.
+    slot.cancelled.store(false, Ordering::Relaxed);
     answer
 }
 
 fn apply(slot: &Slot, open: &mut Option<OpenSession>, command: Command) -> Answer {
-    slot.cancelled.store(false, Ordering::Relaxed);
     match command {
         Command::Create { path } => session::create(&path).map(|()| Reply::Done),
         Command::Import { upload, path, bytes_max, time_max } => {
@@ -224,5 +225,46 @@ fn apply_open(session: &mut Session, command: Command) -> Answer {
         | Command::Verify { .. }
         | Command::Open { .. }
         | Command::Close => Err(DatabaseError::Closed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endless() -> Command {
+        Command::Execute {
+            sql: "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+                .to_owned(),
+            parameters: Vec::new(),
+            result_bytes_max: 1 << 20,
+            time_max: Duration::from_secs(20),
+            may_write: false,
+            first_of_lease: true,
+            in_transaction: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_command_that_waits_for_a_thread_can_be_cancelled() -> Result<(), Box<dyn std::error::Error>> {
+        super::super::start()?;
+        let folder = tempfile::tempdir()?;
+        let database = Database::start(1, 2, &Arc::new(Budget::unlimited()))?;
+        let (first, second) = (database.new_session(), database.new_session());
+        for (session, name) in [(first, "first.db"), (second, "second.db")] {
+            let path = folder.path().join(name);
+            database.call(session, Command::Create { path: path.clone() }).await?;
+            let open = Command::Open { path, profile: Profile::Tenant, bytes_max: 1 << 20 };
+            database.call(session, open).await?;
+        }
+        let answers = [first, second].map(|session| database.send(session, endless()));
+        // The one thread is with the first, so that the second waits.
+        database.cancel(second);
+        database.cancel(first);
+        for answer in answers {
+            let Ok(Ok(Reply::Executed(executed))) = answer.await else { return Err("no answer".into()) };
+            assert_eq!(executed.outcome, Err(DatabaseError::Cancelled));
+        }
+        Ok(())
     }
 }

@@ -174,11 +174,19 @@ impl Node {
             compile_bytes_max,
             compile_charge: compile_bytes_max.saturating_sub(COMPILER_FIXED_BYTES).min(shared_bytes),
             components_max: limits::COMPONENTS_MAX.min(self.one_per(8 << 20, 16, u32::MAX) as usize),
-            database_threads: self.one_per(32 << 20, 4, limits::DATABASE_THREADS),
+            database_threads: self.one_per(32 << 20, 4, database_threads()),
             routes_max: limits::ROUTES_MAX.min(self.one_per(128 << 10, 1_024, u32::MAX) as usize),
             pool_idle_bytes_max: self.pool_idle_bytes_max(spoken.concurrency_max),
         }
     }
+}
+
+fn database_threads() -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u32::try_from(cores)
+        .unwrap_or(u32::MAX)
+        .saturating_mul(limits::DATABASE_THREADS_PER_CORE)
+        .min(limits::DATABASE_THREADS_MAX)
 }
 
 /// What one guest may take when nobody says: never more than half of what all share.

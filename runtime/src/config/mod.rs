@@ -101,7 +101,7 @@ impl Config {
         let (spoken, plan) = memory.unzip();
         let shared = plan.map_or(u64::MAX, |plan| plan.shared_bytes);
         let concurrency_max = spoken.map_or(limits::CONCURRENCY_MAX, |spoken| spoken.concurrency_max);
-        let threads = plan.map_or(limits::DATABASE_THREADS, |plan| plan.database_threads);
+        let threads = plan.map_or(1, |plan| plan.database_threads);
         let body_bytes_max = r.at_least("body_bytes_max", 0, limits::BODY_BYTES_MAX);
         let wall_time_max = r.milliseconds("wall_time_max_ms", 1, limits::WALL_TIME_MAX);
         let memory_bytes_max = r.at_least("memory_bytes_max", 1 << 20, memory::guest_bytes_max(shared));

@@ -82,7 +82,7 @@ settings! {
     component_bytes_max,
     /// How long a component stays mapped after its last request [default: 30000]
     component_park_time_max_ms,
-    /// Threads that run SQL [default: what fits, at most 16]
+    /// Threads that run SQL [default: 4 for each core, or what fits]
     database_threads,
     /// How long a database stays open after its last request [default: 2000]
     park_time_max_ms,

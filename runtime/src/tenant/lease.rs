@@ -66,7 +66,7 @@ impl Lease {
         }
         let tenant = self.shared.tenant(&self.key);
         let turn = tenant.turns.clone().acquire_owned().await.map_err(|_| DatabaseError::Closed)?;
-        if let Some(session) = tenant.take_idle() {
+        if let Some(session) = tenant.open_session().await {
             self.held = Some(Held::new(tenant, session, turn, true));
             return Ok(());
         }

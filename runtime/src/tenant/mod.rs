@@ -44,7 +44,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, mpsc};
 
 pub use files::{Revision, database_file};
 pub use generations::{Incoming, Switch};
@@ -146,6 +146,8 @@ struct Tenant {
     /// Held while the files are made, or removed for good.
     making: Arc<tokio::sync::Mutex<()>>,
     idle: Mutex<Vec<Session>>,
+    /// Told of each session that comes to `idle`.
+    parked: Notify,
     /// Snapshots that read the database file, so that nothing is copied into it.
     holds: Holds,
     /// Whether the WAL may hold something that the database file does not.
@@ -380,6 +382,7 @@ impl Shared {
             writer: Arc::new(Semaphore::new(1)),
             making: Arc::default(),
             idle: Mutex::default(),
+            parked: Notify::new(),
             holds: Holds::default(),
             wal_is_dirty: AtomicBool::new(false),
             wal_bytes: AtomicU64::new(0),
@@ -430,6 +433,28 @@ impl Tenant {
         let session = lock(&self.idle).pop()?;
         self.shared.lot.leave(&session);
         Some(session)
+    }
+
+    /// A session that is open already. While another request has the tenant's, waits a moment for it: opening one more
+    /// costs more than most requests need theirs for.
+    async fn open_session(&self) -> Option<Session> {
+        let idle = self.take_idle();
+        if idle.is_some() || !self.has_sessions() {
+            return idle;
+        }
+        let comes = async {
+            loop {
+                self.parked.notified().await;
+                if let Some(session) = self.take_idle() {
+                    return session;
+                }
+            }
+        };
+        tokio::time::timeout(limits::SESSION_WAIT, comes).await.ok()
+    }
+
+    fn has_sessions(&self) -> bool {
+        self.sessions.available_permits() < self.shared.policy.sessions_max as usize
     }
 
     fn is_leased(&self) -> bool {

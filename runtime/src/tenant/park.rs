@@ -138,6 +138,7 @@ pub(super) fn park(tenant: &Arc<Tenant>, mut session: Session) {
     let since = session.used;
     lot.enter(&session);
     lock(&tenant.idle).push(session);
+    tenant.parked.notify_one();
     let is_first = if tenant.is_in_lot.swap(true, Ordering::AcqRel) {
         false
     } else {

@@ -27,9 +27,13 @@ const IDLE_AFTER: Duration = Duration::from_millis(500);
 /// Commands that one session can have on their way: its lease's, and a rollback of its clock.
 const COMMANDS_PER_SESSION: usize = 2;
 
+/// What a sender wants done on the database thread when its command has ended, before it hears of it.
+type Ended = Box<dyn FnOnce(&Answer) + Send>;
+
 struct Job {
     session: SessionId,
     command: Command,
+    ended: Option<Ended>,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -94,9 +98,29 @@ impl Database {
 
     /// Sends a command. The answer comes through the receiver; dropping it does not stop the command.
     pub fn send(&self, session: SessionId, command: Command) -> oneshot::Receiver<Answer> {
+        self.enqueue(session, command, None)
+    }
+
+    /// Sends a command, and has `ended` run as soon as it has ended, which spares whoever waits for that the time until
+    /// the sender is awake.
+    pub fn send_with(
+        &self,
+        session: SessionId,
+        command: Command,
+        ended: impl FnOnce(&Result<Reply, DatabaseError>) + Send + 'static,
+    ) -> oneshot::Receiver<Answer> {
+        self.enqueue(session, command, Some(Box::new(ended)))
+    }
+
+    fn enqueue(
+        &self,
+        session: SessionId,
+        command: Command,
+        ended: Option<Ended>,
+    ) -> oneshot::Receiver<Answer> {
         let (answer, receiver) = oneshot::channel();
         // When more is sent than sessions can send, the job is dropped and the receiver says so.
-        self.queue.send(Job { session, command, answer });
+        self.queue.send(Job { session, command, ended, answer });
         receiver
     }
 
@@ -126,6 +150,9 @@ fn work(jobs: &Receiver<Job>, slots: &Slots) {
     // A thread that has no job for a moment gives its cached memory back before it waits on.
     while let Some(job) = jobs.receive(IDLE_AFTER, empty_thread_cache) {
         let answer = carry_out(slots, job.session, job.command);
+        if let Some(ended) = job.ended {
+            ended(&answer);
+        }
         // The sender may be gone: a cancelled request. Its lease resets the session.
         let _ = job.answer.send(answer);
     }

@@ -209,7 +209,11 @@ impl Held {
     }
 
     async fn call(&mut self, shared: &Shared, command: Command) -> Answer {
-        let answer = self.outstanding.insert(shared.database.send(self.session.id, command)).await;
+        self.wait_for(shared.database.send(self.session.id, command)).await
+    }
+
+    async fn wait_for(&mut self, answer: oneshot::Receiver<Answer>) -> Answer {
+        let answer = self.outstanding.insert(answer).await;
         self.outstanding = None;
         let answer = self.tenant.examine(answer.unwrap_or(Err(DatabaseError::Closed)));
         if let Err(error) = &answer {
@@ -239,7 +243,12 @@ impl Held {
             first_of_lease: std::mem::take(&mut self.is_fresh),
             in_transaction: self.in_transaction,
         };
-        self.call(shared, command).await
+        let (database, id) = (&shared.database, self.session.id);
+        let answer = match &self.writer {
+            Some(writer) => database.send_with(id, command, writer.release_after(&self.tenant)),
+            None => database.send(id, command),
+        };
+        self.wait_for(answer).await
     }
 
     fn park(self) {
@@ -268,6 +277,10 @@ impl Held {
         self.in_transaction = executed.in_transaction;
         self.session.memory_bytes = executed.memory_bytes;
         let Some(writer) = self.writer.as_mut() else { return };
+        if writer.is_released() {
+            self.release_writer().await;
+            return;
+        }
         self.tenant.note_wal(executed.wal_bytes);
         if executed.in_transaction {
             writer.start_clock(&self.tenant, self.session.id);

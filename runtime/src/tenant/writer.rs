@@ -14,12 +14,21 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 use super::{Tenant, lock};
-use crate::database::{Command, SessionId};
+use crate::database::{Command, DatabaseError, Reply, SessionId};
 
 enum Holding {
     Held(OwnedSemaphorePermit),
     Expired,
     Released,
+}
+
+impl Holding {
+    /// Lets the next writer in, unless the clock is at it.
+    fn release(&mut self) {
+        if matches!(self, Self::Held(_)) {
+            *self = Self::Released;
+        }
+    }
 }
 
 /// The permit, held by one lease.
@@ -52,19 +61,42 @@ impl Writer {
         }));
     }
 
+    /// What lets the next writer in on the database thread, when a statement that leaves no transaction open has ended:
+    /// the next need not wait until this one's task is awake.
+    pub(super) fn release_after(
+        &self,
+        tenant: &Arc<Tenant>,
+    ) -> impl FnOnce(&Result<Reply, DatabaseError>) + Send + use<> {
+        let (holding, tenant) = (self.holding.clone(), tenant.clone());
+        move |answer| {
+            let Ok(Reply::Executed(executed)) = answer else { return };
+            if executed.in_transaction {
+                return;
+            }
+            tenant.note_wal(executed.wal_bytes);
+            if !tenant.checkpoint_is_overdue() {
+                lock(&holding).release();
+            }
+        }
+    }
+
+    /// Whether the next writer has been let in.
+    pub(super) fn is_released(&self) -> bool {
+        matches!(*lock(&self.holding), Holding::Released)
+    }
+
     /// Stops the clock and hands out the permit; whoever drops that lets the next writer in. `Err` when the clock was
     /// faster: the caller must wait for it before it uses the session again.
     pub(super) fn into_permit(self) -> Result<Option<OwnedSemaphorePermit>, Expired> {
-        match std::mem::replace(&mut *lock(&self.holding), Holding::Released) {
-            Holding::Expired => Err(Expired(self.clock)),
-            Holding::Released => Ok(None),
-            Holding::Held(permit) => {
-                if let Some(clock) = self.clock {
-                    clock.abort();
-                }
-                Ok(Some(permit))
-            }
+        let permit = match std::mem::replace(&mut *lock(&self.holding), Holding::Released) {
+            Holding::Expired => return Err(Expired(self.clock)),
+            Holding::Released => None,
+            Holding::Held(permit) => Some(permit),
+        };
+        if let Some(clock) = self.clock {
+            clock.abort();
         }
+        Ok(permit)
     }
 
     /// Whether the clock has ended the transaction.

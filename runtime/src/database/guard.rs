@@ -161,8 +161,18 @@ fn unless_reserved(question: Question<'_>, verdict: Verdict) -> Verdict {
     }
 }
 
+/// Whether a tenant's SQL may call a function of this name.
+pub(super) fn allows_function(name: &str) -> bool {
+    listed(FUNCTIONS, name)
+}
+
+/// Whether a tenant may use a pragma of this name.
+pub(super) fn allows_pragma(name: &str) -> bool {
+    listed(PRAGMAS, name) || listed(SWITCHES, name)
+}
+
 fn decide_function(name: &str) -> Verdict {
-    if listed(FUNCTIONS, name) {
+    if allows_function(name) {
         Verdict::Allow
     } else {
         Verdict::Deny(format!("the function {name} is not allowed"))
@@ -170,10 +180,10 @@ fn decide_function(name: &str) -> Verdict {
 }
 
 fn decide_pragma(name: &str) -> Verdict {
-    if listed(PRAGMAS, name) {
-        Verdict::Allow
-    } else if listed(SWITCHES, name) {
+    if listed(SWITCHES, name) {
         Verdict::AllowAndRemember
+    } else if allows_pragma(name) {
+        Verdict::Allow
     } else {
         Verdict::Deny(format!(
             "PRAGMA {name} is not allowed; these are: {}, {}",

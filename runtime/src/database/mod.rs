@@ -23,6 +23,8 @@ mod session;
 mod sqlite;
 mod statement;
 mod stream;
+#[cfg(test)]
+mod surface;
 mod worker;
 
 pub use cached::forget_cached;

@@ -8,6 +8,13 @@ use std::time::Duration;
 
 /// Largest request body. Akamai and Fly replay accept less; a webhook rarely has more than 1 MB.
 pub const BODY_BYTES_MAX: u64 = 10 << 20;
+/// Largest response body: some 20 times what a page has, and what a client with 20 Mbit/s takes within the wall time.
+pub const RESPONSE_BYTES_MAX: u64 = 64 << 20;
+/// How long a client may move nothing of a body, in either direction, while it is waited for. A third of the wall time:
+/// what a client holds is a turn.
+pub const BODY_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How fast a client must move a body in the long run. A modem of 1990 is faster.
+pub const BODY_BYTES_PER_SECOND_MIN: u64 = 1 << 10;
 /// Most header fields of a request.
 pub const HEADERS_MAX: usize = 100;
 /// Largest sum of header names and values of a request.

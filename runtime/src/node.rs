@@ -191,7 +191,8 @@ impl Rooms {
         let store = Store::open(database.clone(), &config.data.join("control.db")).await?;
         let store = Arc::new(store);
         let variables = Arc::new(Variables::new(store.clone(), keys.variables));
-        let sandbox = Sandbox::new(config.guest, config.pool(), memory.clone()).context(
+        let metrics: Arc<Metrics> = Arc::default();
+        let sandbox = Sandbox::new(config.guest, config.pool(), memory.clone(), metrics.clone()).context(
             "the sandbox cannot be made; concurrency_max decides how much address space it reserves",
         )?;
         let sandbox = Arc::new(sandbox);
@@ -215,7 +216,7 @@ impl Rooms {
             tenants,
             sandbox,
             memory,
-            metrics: Arc::default(),
+            metrics,
         })
     }
 
@@ -231,6 +232,7 @@ impl Rooms {
             base_domain: config.base_domain.clone(),
             proxies: config.proxies.clone(),
             body_bytes_max: config.body_bytes_max,
+            least_rate: config.least_rate,
             limits: config.guest,
             draining,
         }
@@ -267,6 +269,7 @@ fn limits_of(guest: GuestLimits) -> manifest::Limits {
         memory_bytes_max: guest.memory_bytes_max.try_into().ok(),
         cpu_time_max_ms: Some(Milliseconds::of(guest.cpu_time_max)),
         wall_time_max_ms: Some(Milliseconds::of(guest.wall_time_max)),
+        response_bytes_max: Some(guest.response_bytes_max),
     }
 }
 

@@ -35,6 +35,7 @@ mod house;
 mod idle;
 mod inbox;
 mod kept_statements;
+mod limits;
 mod logs;
 mod manifest;
 mod many_tenants;

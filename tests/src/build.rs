@@ -12,7 +12,7 @@ use dormouse::toolchain::{self, WasmTarget};
 use serde_json::Value;
 
 /// Every guest of the tests.
-const GUESTS: [&str; 11] = [
+const GUESTS: [&str; 13] = [
     "hello",
     "hello3",
     "guestbook",
@@ -21,6 +21,8 @@ const GUESTS: [&str; 11] = [
     "webhook-inbox",
     "misbehave",
     "misbehave3",
+    "attacker",
+    "attacker3",
     "sdk",
     "sdk3",
     "spin2",

@@ -26,6 +26,12 @@ impl Line {
         self.json.as_ref()?.get(field)?.as_str()
     }
 
+    /// A field of the event that is a number.
+    #[must_use]
+    pub fn number(&self, field: &str) -> Option<u64> {
+        self.json.as_ref()?.get(field)?.as_u64()
+    }
+
     /// A field of the request that the event belongs to.
     #[must_use]
     pub fn request(&self, field: &str) -> Option<&str> {

@@ -19,7 +19,7 @@ pub use sources::{ConfigError, Flags};
 use crate::limits;
 use crate::listener::{ClientIpHeader, Networks, TrustedProxies};
 use crate::routing::BaseDomain;
-use crate::sandbox::{GuestLimits, PoolSize};
+use crate::sandbox::{GuestLimits, LeastRate, PoolSize};
 use crate::telemetry::LogFormat;
 use crate::tenant::TenantPolicy;
 
@@ -48,6 +48,8 @@ pub struct Config {
     pub connections_max: u32,
     /// Largest request body.
     pub body_bytes_max: u64,
+    /// How slow a client may be with a body.
+    pub least_rate: LeastRate,
     /// What one guest may take.
     pub guest: GuestLimits,
     /// Requests that run at the same time.
@@ -103,6 +105,9 @@ impl Config {
         let concurrency_max = spoken.map_or(limits::CONCURRENCY_MAX, |spoken| spoken.concurrency_max);
         let threads = plan.map_or(1, |plan| plan.database_threads);
         let body_bytes_max = r.at_least("body_bytes_max", 0, limits::BODY_BYTES_MAX);
+        let response_bytes_max = r.at_least("response_bytes_max", 0, limits::RESPONSE_BYTES_MAX);
+        let body_wait_max = r.milliseconds("body_wait_max_ms", 1, limits::BODY_WAIT_MAX);
+        let bytes_per_second = r.at_least("body_bytes_per_second_min", 0, limits::BODY_BYTES_PER_SECOND_MIN);
         let wall_time_max = r.milliseconds("wall_time_max_ms", 1, limits::WALL_TIME_MAX);
         let memory_bytes_max = r.at_least("memory_bytes_max", 1 << 20, memory::guest_bytes_max(shared));
         let cpu_time_max = r.milliseconds("cpu_time_max_ms", 1, limits::CPU_TIME_MAX);
@@ -129,10 +134,12 @@ impl Config {
             log_level,
             connections_max: spoken?.connections_max,
             body_bytes_max: body_bytes_max?,
+            least_rate: LeastRate { wait_max: body_wait_max?, bytes_per_second: bytes_per_second? },
             guest: GuestLimits {
                 memory_bytes_max: memory_bytes_max?,
                 cpu_time_max: cpu_time_max?,
                 wall_time_max: wall_time_max?,
+                response_bytes_max: response_bytes_max?,
             },
             concurrency_max,
             pool_idle_bytes_max: pool_idle_bytes_max?,

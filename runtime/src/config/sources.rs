@@ -64,6 +64,12 @@ settings! {
     connections_max,
     /// Largest request body, in bytes [default: 10485760]
     body_bytes_max,
+    /// Largest response body, in bytes [default: 67108864]
+    response_bytes_max,
+    /// How long a client may send or take nothing of a body that is waited for [default: 10000]
+    body_wait_max_ms,
+    /// How fast a client must send or take a body in the long run, in bytes per second [default: 1024]
+    body_bytes_per_second_min,
     /// Time for a whole request and its response [default: 30000]
     wall_time_max_ms,
     /// Memory of one guest, in bytes [default: what fits, at most 134217728]

@@ -1,21 +1,25 @@
 //! Intake: what a request must be before anything else looks at it, and what of it a guest gets to see.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Request, Uri};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use tokio::time::{Sleep, sleep_until};
 use wasmtime_wasi_http::Error as WasiError;
 
 use super::client::Client;
 use super::reply::Failure;
+use crate::exceeded::{Exceeded, Limit};
 use crate::limits;
 use crate::request_id::{self, RequestId};
 use crate::routing::Route;
+use crate::sandbox::{LeastRate, Progress};
+use crate::telemetry::Metrics;
 
 /// Headers that concern one connection only (RFC 9110, 7.6.1).
 const HOP_BY_HOP: &[&str] = &[
@@ -46,7 +50,11 @@ const FORWARDING: &[&str] = &[
 ];
 
 /// Refuses what is too large or malformed before any work is done for it.
-pub(super) fn check(request: &Request<Incoming>, body_bytes_max: u64) -> Result<(), Failure> {
+pub(super) fn check(
+    request: &Request<Incoming>,
+    body_bytes_max: u64,
+    metrics: &Metrics,
+) -> Result<(), Failure> {
     let headers = request.headers();
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if headers.len() > limits::HEADERS_MAX || bytes > limits::HEADER_BYTES_MAX {
@@ -54,8 +62,11 @@ pub(super) fn check(request: &Request<Incoming>, body_bytes_max: u64) -> Result<
         return Err(Failure::HeadersTooLarge { fields_max, bytes_max });
     }
     check_host(request)?;
-    if request.body().size_hint().lower() > body_bytes_max {
-        return Err(Failure::BodyTooLarge(body_bytes_max));
+    let announced = request.body().size_hint().lower();
+    if announced > body_bytes_max {
+        let exceeded = Exceeded::new(Limit::RequestBytes, announced, body_bytes_max);
+        metrics.exceeded(exceeded);
+        return Err(Failure::Body(exceeded));
     }
     Ok(())
 }
@@ -142,30 +153,77 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether a body has gone over its cap.
+/// What a request body is bounded by.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) bytes_max: u64,
+    pub(super) least_rate: LeastRate,
+}
+
+/// Which of its bounds a body has broken, for who looks when the guest has ended.
 #[derive(Clone, Default)]
-pub(super) struct OverCap(Arc<AtomicBool>);
+pub(super) struct Broken(Arc<OnceLock<Exceeded>>);
 
-impl OverCap {
-    pub(super) fn is_raised(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+impl Broken {
+    pub(super) fn by(&self) -> Option<Exceeded> {
+        self.0.get().copied()
     }
 }
 
-/// A request body that ends in an error beyond its cap.
-pub(super) struct CappedBody {
+/// A request body that ends in an error beyond its bounds. It is polled for the guest, in its request's task.
+pub(super) struct BoundedBody {
     inner: Incoming,
-    left: u64,
-    over: OverCap,
+    bounds: Bounds,
+    bytes: u64,
+    progress: Progress,
+    waiting: Option<Waiting>,
+    broken: Broken,
+    metrics: Arc<Metrics>,
 }
 
-impl CappedBody {
-    pub(super) fn new(inner: Incoming, bytes_max: u64, over: OverCap) -> Self {
-        Self { inner, left: bytes_max, over }
+/// A wait for the client.
+struct Waiting {
+    since: Instant,
+    too_slow: Pin<Box<Sleep>>,
+}
+
+impl BoundedBody {
+    pub(super) fn new(inner: Incoming, bounds: Bounds, broken: Broken, metrics: Arc<Metrics>) -> Self {
+        let progress = bounds.least_rate.of(Limit::RequestRate);
+        Self { inner, bounds, bytes: 0, progress, waiting: None, broken, metrics }
+    }
+
+    fn wait(&mut self, context: &mut Context<'_>) -> Poll<Exceeded> {
+        let progress = &self.progress;
+        let Waiting { since, too_slow } = self.waiting.get_or_insert_with(|| {
+            let since = Instant::now();
+            Waiting { since, too_slow: Box::pin(sleep_until(progress.too_slow_at(since).into())) }
+        });
+        too_slow.as_mut().poll(context).map(|()| progress.too_slow(*since))
+    }
+
+    fn count(&mut self, bytes: u64) -> Result<(), Exceeded> {
+        let waited = self.waiting.take().map_or(Duration::ZERO, |waiting| waiting.since.elapsed());
+        self.progress.moved(bytes, waited);
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes > self.bounds.bytes_max {
+            return Err(Exceeded::new(Limit::RequestBytes, self.bytes, self.bounds.bytes_max));
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, exceeded: Exceeded) -> WasiError {
+        if self.broken.0.set(exceeded).is_ok() {
+            self.metrics.exceeded(exceeded);
+        }
+        match exceeded.limit {
+            Limit::RequestRate => WasiError::ConnectionReadTimeout,
+            _ => WasiError::HttpRequestBodySize(None),
+        }
     }
 }
 
-impl Body for CappedBody {
+impl Body for BoundedBody {
     type Data = Bytes;
     type Error = WasiError;
 
@@ -173,24 +231,20 @@ impl Body for CappedBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, WasiError>>> {
-        let Some(frame) = ready!(Pin::new(&mut self.inner).poll_frame(context)) else {
-            return Poll::Ready(None);
-        };
-        let frame = match frame {
-            Ok(frame) => frame,
-            Err(_) => return Poll::Ready(Some(Err(WasiError::ConnectionTerminated))),
+        let frame = match Pin::new(&mut self.inner).poll_frame(context) {
+            Poll::Pending => {
+                let too_slow = ready!(self.wait(context));
+                return Poll::Ready(Some(Err(self.fail(too_slow))));
+            }
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(WasiError::ConnectionTerminated))),
+            Poll::Ready(Some(Ok(frame))) => frame,
         };
         let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
-        match self.left.checked_sub(bytes) {
-            Some(left) => {
-                self.left = left;
-                Poll::Ready(Some(Ok(frame)))
-            }
-            None => {
-                self.over.0.store(true, Ordering::Release);
-                Poll::Ready(Some(Err(WasiError::HttpRequestBodySize(None))))
-            }
-        }
+        Poll::Ready(Some(match self.count(bytes) {
+            Ok(()) => Ok(frame),
+            Err(exceeded) => Err(self.fail(exceeded)),
+        }))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -21,16 +21,16 @@ use hyper::body::Incoming;
 
 use crate::admission::{Admission, InFlight};
 use crate::catalog::Catalog;
-use crate::control::Directory;
+use crate::control::{Directory, Target};
 use crate::listener::{Door, Peer, TrustedProxies};
 use crate::memory::{Budget, Exhausted};
 use crate::request_id::RequestId;
 use crate::routing::{self, BaseDomain, Route};
-use crate::sandbox::{GuestFailure, GuestLimits, OnDisconnect, Run, Sandbox};
+use crate::sandbox::{GuestFailure, GuestLimits, LeastRate, OnDisconnect, Run, Sandbox};
 use crate::telemetry::{Metrics, RequestContext};
 use crate::tenant::Tenants;
 use client::Client;
-use intake::{CappedBody, OverCap};
+use intake::{BoundedBody, Bounds, Broken};
 use reply::Failure;
 pub use reply::ReplyBody;
 use variables::VariablesOf;
@@ -57,6 +57,8 @@ pub struct Edge {
     pub proxies: Option<Arc<TrustedProxies>>,
     /// Largest request body.
     pub body_bytes_max: u64,
+    /// How slow a client may send it.
+    pub least_rate: LeastRate,
     /// What a request may take at most; a function can ask for less.
     pub limits: GuestLimits,
     /// Whether the node is shutting down.
@@ -131,34 +133,52 @@ impl Edge {
         if self.memory.is_tight() {
             return Err(Exhausted.into());
         }
-        intake::check(&request, self.body_bytes_max)?;
+        intake::check(&request, self.body_bytes_max, &self.metrics)?;
         origin::check(&request, &route)?;
         let (mut parts, body) = request.into_parts();
         let target = self.directory.resolve(&route.address).await?;
         let address = route.address.to_string().into();
         let in_flight = InFlight { request_id: id.shared(), address, since: arrived };
         let ticket = self.admission.enter(&target.database.tenant, in_flight).await?;
-        let own = &target.limits;
-        let limits = self.limits.lowered_to(own.memory_bytes(), own.cpu_time(), own.wall_time());
+        let limits = self.limits_of(&target);
         let deadline = arrived + limits.wall_time_max;
         let compiled = tokio::time::timeout_at(deadline.into(), self.catalog.load(&target.component))
             .await
-            .map_err(|_| GuestFailure::WallTime(limits.wall_time_max))??;
+            .map_err(|_| self.out_of_time(limits, deadline))??;
         let lease = self.tenants.lease(target.database.clone(), target.made.clone());
         intake::rewrite(&mut parts, &route, client, id)?;
         let on_disconnect = on_disconnect(&parts.method);
-        let over = OverCap::default();
-        let body = CappedBody::new(body, self.body_bytes_max, over.clone());
+        let broken = Broken::default();
+        let bounds = Bounds { bytes_max: self.body_bytes_max, least_rate: self.least_rate };
+        let body = BoundedBody::new(body, bounds, broken.clone(), self.metrics.clone());
         let request = Request::from_parts(parts, body.boxed_unsync());
         let variables = Arc::new(VariablesOf { directory: self.directory.clone(), target });
-        let run = Run { request, deadline, limits, ticket, lease, variables, on_disconnect };
+        let least_rate = self.least_rate;
+        let run = Run { request, deadline, limits, ticket, lease, variables, least_rate, on_disconnect };
         let outcome = self.sandbox.run(compiled, run).await;
-        if over.is_raised() {
-            return Err(Failure::BodyTooLarge(self.body_bytes_max));
+        if let Some(exceeded) = broken.by() {
+            return Err(Failure::Body(exceeded));
         }
         let mut response = reply::from_guest(outcome?, id);
         origin::confine(response.headers_mut(), &route, &client.scheme);
         Ok(response)
+    }
+
+    /// What a request of a function may take: the node's limits, or its own.
+    fn limits_of(&self, target: &Target) -> GuestLimits {
+        let (own, node) = (&target.limits, self.limits);
+        node.lowered_to(GuestLimits {
+            memory_bytes_max: own.memory_bytes().unwrap_or(node.memory_bytes_max),
+            cpu_time_max: own.cpu_time().unwrap_or(node.cpu_time_max),
+            wall_time_max: own.wall_time().unwrap_or(node.wall_time_max),
+            response_bytes_max: own.response_bytes().unwrap_or(node.response_bytes_max),
+        })
+    }
+
+    fn out_of_time(&self, limits: GuestLimits, deadline: Instant) -> GuestFailure {
+        let exceeded = limits.out_of_time(deadline.elapsed());
+        self.metrics.exceeded(exceeded);
+        exceeded.into()
     }
 }
 

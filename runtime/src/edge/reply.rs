@@ -11,6 +11,7 @@ use hyper::body::{Body, Bytes, Frame, SizeHint};
 use crate::admission::Busy;
 use crate::catalog::CatalogError;
 use crate::control::ResolveError;
+use crate::exceeded::{Exceeded, Limit};
 use crate::memory::{Exhausted, NODE_MEMORY};
 use crate::problem::ProblemType;
 use crate::request_id::{self, RequestId};
@@ -26,8 +27,8 @@ pub(super) enum Failure {
     BadRequest(&'static str),
     #[error("the request has more than {fields_max} header fields or {bytes_max} bytes of them")]
     HeadersTooLarge { fields_max: usize, bytes_max: usize },
-    #[error("the body is larger than {0} bytes")]
-    BodyTooLarge(u64),
+    #[error("the body of the request: {0}")]
+    Body(Exceeded),
     #[error("a service worker needs an origin of its own: fetch its script from the tenant's host")]
     ServiceWorker,
     #[error(transparent)]
@@ -58,7 +59,7 @@ impl Failure {
             Self::HeadersTooLarge { .. } => {
                 problem(S::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large", "Header fields too large")
             }
-            Self::BodyTooLarge(_) => problem(S::PAYLOAD_TOO_LARGE, "body-too-large", "Body too large"),
+            Self::Body(exceeded) => limit_problem(exceeded.limit),
             Self::ServiceWorker => problem(S::FORBIDDEN, "no-service-worker", "No service workers here"),
             Self::Resolve(ResolveError::NoTenant) => {
                 problem(S::NOT_FOUND, "unknown-tenant", "No such tenant")
@@ -86,15 +87,18 @@ impl Failure {
     /// What the caller may know beyond the title.
     fn detail(&self) -> Option<String> {
         match self {
-            Self::NoRoute(_)
-            | Self::BadRequest(_)
-            | Self::HeadersTooLarge { .. }
-            | Self::BodyTooLarge(_)
-            | Self::ServiceWorker => Some(self.to_string()),
-            Self::Guest(failure) => limit_in_force(failure),
-            Self::Resolve(_) | Self::Busy(_) | Self::Draining | Self::NodeMemory(_) | Self::Catalog(_) => {
-                None
+            Self::NoRoute(_) | Self::BadRequest(_) | Self::HeadersTooLarge { .. } | Self::ServiceWorker => {
+                Some(self.to_string())
             }
+            Self::Body(exceeded) | Self::Guest(GuestFailure::Limit(exceeded)) => {
+                Some(format!("its {} is {}", exceeded.limit.name(), exceeded.allowed))
+            }
+            Self::Resolve(_)
+            | Self::Busy(_)
+            | Self::Draining
+            | Self::NodeMemory(_)
+            | Self::Catalog(_)
+            | Self::Guest(_) => None,
         }
     }
 
@@ -112,15 +116,7 @@ impl Failure {
 fn guest_problem(failure: &GuestFailure) -> ProblemType {
     use StatusCode as S;
     match failure {
-        GuestFailure::WallTime(_) => {
-            problem(S::GATEWAY_TIMEOUT, "wall-time-limit", "The function took too long")
-        }
-        GuestFailure::CpuTime(_) => {
-            problem(S::BAD_GATEWAY, "cpu-time-limit", "The function used too much CPU time")
-        }
-        GuestFailure::Memory(_) => {
-            problem(S::BAD_GATEWAY, "memory-limit", "The function used too much memory")
-        }
+        GuestFailure::Limit(exceeded) => limit_problem(exceeded.limit),
         GuestFailure::NodeMemory(_) => NODE_MEMORY,
         GuestFailure::Trap(_) => problem(S::BAD_GATEWAY, "guest-trap", "The function failed"),
         GuestFailure::NoResponse => problem(S::BAD_GATEWAY, "no-response", "The function gave no response"),
@@ -133,19 +129,33 @@ fn guest_problem(failure: &GuestFailure) -> ProblemType {
     }
 }
 
-/// The limit that a guest ran into: the node's, or the function's own.
-fn limit_in_force(failure: &GuestFailure) -> Option<String> {
-    let (name, most) = match failure {
-        GuestFailure::WallTime(most) => ("wall_time_max_ms", most.as_millis()),
-        GuestFailure::CpuTime(most) => ("cpu_time_max_ms", most.as_millis()),
-        GuestFailure::Memory(most) => ("memory_bytes_max", u128::from(*most)),
-        GuestFailure::NodeMemory(_)
-        | GuestFailure::Trap(_)
-        | GuestFailure::NoResponse
-        | GuestFailure::ErrorCode(_)
-        | GuestFailure::PoolExhausted(_) => return None,
-    };
-    Some(format!("its {name} is {most}"))
+/// Each limit has a problem type of its own. For the last ones it is seldom seen: what was dropped of a log ends no
+/// request, and a client that takes its response too slowly has the head of it.
+fn limit_problem(limit: Limit) -> ProblemType {
+    use StatusCode as S;
+    match limit {
+        Limit::WallTime => problem(S::GATEWAY_TIMEOUT, "wall-time-limit", "The function took too long"),
+        Limit::CpuTime => problem(S::BAD_GATEWAY, "cpu-time-limit", "The function used too much CPU time"),
+        Limit::Memory => problem(S::BAD_GATEWAY, "memory-limit", "The function used too much memory"),
+        Limit::TableElements => problem(S::BAD_GATEWAY, "table-limit", "The function's tables are too large"),
+        Limit::Stack => problem(S::BAD_GATEWAY, "stack-limit", "The function's calls are nested too deeply"),
+        Limit::Handles => problem(S::BAD_GATEWAY, "handle-limit", "The function holds too many resources"),
+        Limit::HostCall => {
+            problem(S::BAD_GATEWAY, "hostcall-limit", "The function gave the node too much at once")
+        }
+        Limit::RandomBytes => {
+            problem(S::BAD_GATEWAY, "random-limit", "The function asked for too many random bytes")
+        }
+        Limit::ResponseBytes => {
+            problem(S::BAD_GATEWAY, "response-too-large", "The function's response is too large")
+        }
+        Limit::RequestBytes => problem(S::PAYLOAD_TOO_LARGE, "body-too-large", "Body too large"),
+        Limit::RequestRate => problem(S::REQUEST_TIMEOUT, "body-too-slow", "Body too slow"),
+        Limit::ResponseRate => {
+            problem(S::REQUEST_TIMEOUT, "client-too-slow", "The client took the response too slowly")
+        }
+        Limit::Log => problem(S::BAD_GATEWAY, "log-limit", "The function logged too much"),
+    }
 }
 
 /// The response of a guest, as it goes out.

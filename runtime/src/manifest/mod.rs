@@ -81,6 +81,9 @@ pub struct Limits {
     /// Time from the request's arrival to the end of its response.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wall_time_max_ms: Option<Milliseconds>,
+    /// Body of the response.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_bytes_max: Option<u64>,
 }
 
 impl Limits {
@@ -106,6 +109,12 @@ impl Limits {
         self.wall_time_max_ms.map(Milliseconds::time)
     }
 
+    /// Body of the response, in bytes.
+    #[must_use]
+    pub fn response_bytes(&self) -> Option<u64> {
+        self.response_bytes_max
+    }
+
     /// What is more than a node's limits allow, in words.
     #[must_use]
     pub fn beyond(&self, node: &Self) -> Vec<String> {
@@ -113,6 +122,7 @@ impl Limits {
             ("memory_bytes_max", self.memory_bytes_max.map(u64::from), node.memory_bytes_max.map(u64::from)),
             ("cpu_time_max_ms", self.cpu_time_max_ms.map(u64::from), node.cpu_time_max_ms.map(u64::from)),
             ("wall_time_max_ms", self.wall_time_max_ms.map(u64::from), node.wall_time_max_ms.map(u64::from)),
+            ("response_bytes_max", self.response_bytes_max, node.response_bytes_max),
         ];
         let beyond = |(name, own, most): (&str, Option<u64>, Option<u64>)| {
             let (own, most) = (own?, most?);
@@ -203,10 +213,15 @@ mod tests {
         let limits = |bytes: u64, milliseconds: u64| -> Result<Limits, String> {
             let time = Some(Milliseconds::of(Duration::from_millis(milliseconds)));
             let memory = Some(bytes.try_into()?);
-            Ok(Limits { memory_bytes_max: memory, cpu_time_max_ms: time, wall_time_max_ms: time })
+            Ok(Limits {
+                memory_bytes_max: memory,
+                cpu_time_max_ms: time,
+                wall_time_max_ms: time,
+                response_bytes_max: Some(bytes),
+            })
         };
         assert_eq!(limits(2 << 20, 5)?.beyond(&limits(2 << 20, 5)?), Vec::<String>::new());
-        assert_eq!(limits(4 << 20, 9)?.beyond(&limits(2 << 20, 5)?).len(), 3);
+        assert_eq!(limits(4 << 20, 9)?.beyond(&limits(2 << 20, 5)?).len(), 4);
         assert!(Limits::default().beyond(&limits(2 << 20, 5)?).is_empty());
         Ok(())
     }

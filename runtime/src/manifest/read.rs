@@ -124,6 +124,7 @@ impl Reader<'_> {
             memory_bytes_max: section.value(self, "memory_bytes_max"),
             cpu_time_max_ms: section.value(self, "cpu_time_max_ms"),
             wall_time_max_ms: section.value(self, "wall_time_max_ms"),
+            response_bytes_max: section.value(self, "response_bytes_max"),
         };
         section.finish(self);
         Some(limits)

@@ -132,10 +132,11 @@ impl Restore<'_> {
             memory_bytes_max: limits::MEMORY_BYTES_MAX,
             cpu_time_max: limits::CPU_TIME_MAX,
             wall_time_max: limits::WALL_TIME_MAX,
+            response_bytes_max: limits::RESPONSE_BYTES_MAX,
         };
         let memory = Arc::new(Budget::unlimited());
         let pool = PoolSize { guests_max: 1, idle_bytes_max: 0 };
-        let sandbox = Arc::new(Sandbox::new(guest, pool, memory.clone())?);
+        let sandbox = Arc::new(Sandbox::new(guest, pool, memory.clone(), Arc::default())?);
         let compiler = Compiler::new(std::env::current_exe()?, limits::COMPILE_BYTES_MAX, 0, memory);
         let artifacts = Artifacts::new(self.data.join("artifacts"), keys.artifacts);
         let catalog = Arc::new(Catalog::new(artifacts, sandbox, compiler, 1));

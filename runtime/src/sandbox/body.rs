@@ -3,17 +3,22 @@
 //! A response that ends because its guest failed must not look whole: the body then ends in an error, and the
 //! connection is cut instead of closed properly.
 
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 use wasmtime_wasi_http::WasiBody;
+
+use super::least_rate::{LeastRate, Progress};
+use crate::exceeded::{Exceeded, Limit};
+use crate::telemetry::{Metrics, RequestContext};
 
 const RUNNING: u8 = 0;
 const COMPLETED: u8 = 1;
@@ -120,16 +125,130 @@ impl Head {
 #[error("the guest failed in the middle of its response")]
 pub struct Interrupted;
 
+/// How fast the client takes the response, shared by the body and the guest that writes it.
+#[derive(Clone)]
+pub(super) struct Taking(Arc<Taken>);
+
+struct Taken {
+    /// Whether anybody watches; a guest that has ended with its head needs no watching.
+    is_watched: AtomicBool,
+    progress: Mutex<(Progress, Option<Offer>)>,
+}
+
+/// Bytes that the connection has, and has not come back from.
+#[derive(Clone, Copy)]
+struct Offer {
+    bytes: u64,
+    since: Instant,
+}
+
+/// How often a client that is not waited for is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+impl Taking {
+    pub(super) fn new(least: LeastRate) -> Self {
+        let progress = Mutex::new((least.of(Limit::ResponseRate), None));
+        Self(Arc::new(Taken { is_watched: AtomicBool::new(false), progress }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Progress, Option<Offer>)> {
+        self.0.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on [`Taking::too_slow`] looks, once its task is polled again.
+    pub(super) fn watch(&self) {
+        self.0.is_watched.store(true, Ordering::Release);
+    }
+
+    fn offer(&self, bytes: u64) {
+        self.lock().1 = Some(Offer { bytes, since: Instant::now() });
+    }
+
+    fn took(&self) {
+        let (progress, offer) = &mut *self.lock();
+        if let Some(Offer { bytes, since }) = offer.take() {
+            progress.moved(bytes, since.elapsed());
+        }
+    }
+
+    /// Waits until the client has been too slow.
+    pub(super) async fn too_slow(&self) -> Exceeded {
+        poll_fn(|_| if self.0.is_watched.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending })
+            .await;
+        loop {
+            let look_again = {
+                let (progress, offer) = &*self.lock();
+                match offer {
+                    Some(Offer { since, .. }) if progress.too_slow_at(*since) <= Instant::now() => {
+                        return progress.too_slow(*since);
+                    }
+                    Some(Offer { since, .. }) => progress.too_slow_at(*since),
+                    None => progress.too_slow_at(Instant::now()).max(Instant::now() + LOOK_AGAIN),
+                }
+            };
+            tokio::time::sleep_until(look_again.into()).await;
+        }
+    }
+}
+
+/// How large the response may still become, and whom to tell when it becomes larger.
+pub(super) struct Size {
+    bytes: u64,
+    bytes_max: u64,
+    metrics: Arc<Metrics>,
+    /// The connection polls the body, outside of its request.
+    context: Option<Arc<RequestContext>>,
+}
+
+impl Size {
+    pub(super) fn new(bytes_max: u64, metrics: Arc<Metrics>) -> Self {
+        Self { bytes: 0, bytes_max, metrics, context: RequestContext::current() }
+    }
+
+    /// A response that says itself that it is larger than it may be.
+    pub(super) fn promised_by(&self, response: &http::Response<WasiBody>) -> Option<Exceeded> {
+        let length = response.headers().get(http::header::CONTENT_LENGTH)?;
+        let bytes = length.to_str().ok()?.parse().ok()?;
+        (bytes > self.bytes_max).then(|| Exceeded::new(Limit::ResponseBytes, bytes, self.bytes_max))
+    }
+
+    fn add(&mut self, bytes: u64) -> Result<(), Interrupted> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes <= self.bytes_max {
+            return Ok(());
+        }
+        let exceeded = Exceeded::new(Limit::ResponseBytes, self.bytes, self.bytes_max);
+        let tell = || self.metrics.exceeded(exceeded);
+        match &self.context {
+            Some(context) => context.clone().sync_scope(tell),
+            None => tell(),
+        }
+        Err(Interrupted)
+    }
+}
+
 /// The body of a guest's response.
 pub struct GuestBody {
     inner: WasiBody,
-    ended: Ended,
-    rest: Option<Rest>,
-    on_disconnect: OnDisconnect,
     delivered: Option<oneshot::Sender<()>>,
     /// Bytes that a `content-length` promises and that are still to come.
     remaining: Option<u64>,
     deadline: Deadline,
+    ended: Ended,
+    rest: Option<Rest>,
+    on_disconnect: OnDisconnect,
+    size: Size,
+    taking: Taking,
+}
+
+/// What a body needs to know of its guest's run.
+pub(super) struct Parts {
+    pub(super) ended: Ended,
+    pub(super) rest: Option<Rest>,
+    pub(super) on_disconnect: OnDisconnect,
+    pub(super) deadline: Instant,
+    pub(super) size: Size,
+    pub(super) taking: Taking,
 }
 
 /// When the response must be complete. A guest that runs is stopped then; but a body can outlive its guest, which may
@@ -152,16 +271,21 @@ impl Deadline {
 }
 
 impl GuestBody {
-    pub(super) fn new(
-        answer: Answer,
-        ended: Ended,
-        rest: Option<Rest>,
-        on_disconnect: OnDisconnect,
-        deadline: Instant,
-    ) -> http::Response<Self> {
+    pub(super) fn new(answer: Answer, parts: Parts) -> http::Response<Self> {
         let Answer { response, delivered } = answer;
+        let Parts { ended, rest, on_disconnect, deadline, size, taking } = parts;
         let deadline = Deadline::At(deadline);
-        response.map(|inner| Self { inner, ended, rest, on_disconnect, delivered, remaining: None, deadline })
+        response.map(|inner| Self {
+            inner,
+            delivered,
+            remaining: None,
+            deadline,
+            ended,
+            rest,
+            on_disconnect,
+            size,
+            taking,
+        })
     }
 
     /// The whole response is sent: what the guest does now is work after the response.
@@ -189,6 +313,7 @@ impl Body for GuestBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Interrupted>>> {
+        self.taking.took();
         let frame = match Pin::new(&mut self.inner).poll_frame(context) {
             Poll::Pending if self.deadline.is_over(context) => return Poll::Ready(Some(Err(Interrupted))),
             Poll::Pending => return Poll::Pending,
@@ -196,9 +321,10 @@ impl Body for GuestBody {
         };
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
-                if let (Some(data), Some(remaining)) = (frame.data_ref(), self.remaining.as_mut()) {
-                    *remaining = remaining.saturating_sub(data.len() as u64);
-                }
+                let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+                self.size.add(bytes)?;
+                self.remaining = self.remaining.map(|remaining| remaining.saturating_sub(bytes));
+                self.taking.offer(bytes);
                 Some(Ok(frame))
             }
             Some(Err(_)) => Some(Err(Interrupted)),

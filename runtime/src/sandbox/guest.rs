@@ -14,8 +14,10 @@ use super::logs::{Allowance, LogStream, Stream};
 use super::sqlite::{self, Calls};
 use super::variables::{self, Variables};
 use crate::admission::Ticket;
+use crate::exceeded::{Exceeded, Limit};
 use crate::limits;
 use crate::memory::{Charge, Exhausted};
+use crate::telemetry::Metrics;
 
 /// What lives in the store of one guest. The lease goes before the ticket, so that a tenant's next request finds
 /// the database free.
@@ -32,8 +34,14 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    pub(super) fn new(ticket: Ticket, calls: Calls, variables: Arc<dyn Variables>, limiter: Limiter) -> Self {
-        let allowance = Allowance::new();
+    pub(super) fn new(
+        ticket: Ticket,
+        calls: Calls,
+        variables: Arc<dyn Variables>,
+        limiter: Limiter,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
+        let allowance = Allowance::new(metrics.clone());
         let wasi = WasiCtx::builder()
             .stdout(LogStream::new(Stream::Stdout, allowance.clone()))
             .stderr(LogStream::new(Stream::Stderr, allowance))
@@ -122,13 +130,14 @@ pub(super) struct Limiter {
     memory_bytes: usize,
     table_bytes: usize,
     charge: Charge,
-    pub(super) memory_was_refused: bool,
+    /// What was refused last. The guest was told, and most trap then.
+    pub(super) refused: Option<Exceeded>,
 }
 
 impl Limiter {
     pub(super) fn new(memory_bytes_max: u64, charge: Charge) -> Self {
         let memory_bytes_max = usize::try_from(memory_bytes_max).unwrap_or(usize::MAX);
-        Self { memory_bytes_max, memory_bytes: 0, table_bytes: 0, charge, memory_was_refused: false }
+        Self { memory_bytes_max, memory_bytes: 0, table_bytes: 0, charge, refused: None }
     }
 
     /// An error ends the guest, whatever it would make of a refusal.
@@ -142,7 +151,7 @@ impl ResourceLimiter for Limiter {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let total = self.memory_bytes.saturating_sub(current).saturating_add(desired);
         if total > self.memory_bytes_max {
-            self.memory_was_refused = true;
+            self.refused = Some(Exceeded::new(Limit::Memory, total as u64, self.memory_bytes_max as u64));
             return Ok(false);
         }
         self.memory_bytes = total;
@@ -152,6 +161,8 @@ impl ResourceLimiter for Limiter {
 
     fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         if desired > limits::TABLE_ELEMENTS_MAX {
+            let allowed = limits::TABLE_ELEMENTS_MAX as u64;
+            self.refused = Some(Exceeded::new(Limit::TableElements, desired as u64, allowed));
             return Ok(false);
         }
         self.table_bytes += desired.saturating_sub(current) * size_of::<usize>();

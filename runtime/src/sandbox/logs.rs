@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -12,7 +12,9 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use super::guest_event::GuestEvent;
+use crate::exceeded::{Exceeded, Limit};
 use crate::limits;
+use crate::telemetry::Metrics;
 
 /// Which stream a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,11 +25,18 @@ pub(super) enum Stream {
 
 /// What a request may still log, stdout and stderr together.
 #[derive(Clone)]
-pub(super) struct Allowance(Arc<AtomicUsize>);
+pub(super) struct Allowance(Arc<Left>);
+
+struct Left {
+    bytes: AtomicUsize,
+    is_told: AtomicBool,
+    metrics: Arc<Metrics>,
+}
 
 impl Allowance {
-    pub(super) fn new() -> Self {
-        Self(Arc::new(AtomicUsize::new(limits::LOG_BYTES_MAX)))
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        let bytes = AtomicUsize::new(limits::LOG_BYTES_MAX);
+        Self(Arc::new(Left { bytes, is_told: AtomicBool::new(false), metrics }))
     }
 }
 
@@ -59,20 +68,18 @@ impl LogStream {
                 }
             }
         }
-        if allowed < bytes.len() && allowed > 0 {
-            tracing::info!(
-                target: "guest",
-                bytes_max = limits::LOG_BYTES_MAX,
-                "the guest logs more than a request may; the rest is dropped"
-            );
+        // The rest is dropped, and this is said once.
+        if allowed < bytes.len() && !self.allowance.0.is_told.swap(true, Ordering::Relaxed) {
+            let (used, allowed) = (limits::LOG_BYTES_MAX + bytes.len() - allowed, limits::LOG_BYTES_MAX);
+            self.allowance.0.metrics.exceeded(Exceeded::new(Limit::Log, used as u64, allowed as u64));
         }
     }
 
     /// How many of `wanted` bytes may still be logged. The byte that uses up the allowance is the last one told of.
     fn allow(&self, wanted: usize) -> usize {
-        let left = self.allowance.0.load(Ordering::Relaxed);
+        let left = self.allowance.0.bytes.load(Ordering::Relaxed);
         let allowed = wanted.min(left);
-        self.allowance.0.fetch_sub(allowed, Ordering::Relaxed);
+        self.allowance.0.bytes.fetch_sub(allowed, Ordering::Relaxed);
         allowed
     }
 

@@ -13,9 +13,9 @@ use rustix::time::{ClockId, clock_gettime};
 /// Up to here the wall clock is good enough.
 const COARSE_MAX: Duration = Duration::from_millis(10);
 
-/// The guest has used all its CPU time.
+/// The guest has used more than its CPU time: so much.
 #[derive(Debug)]
-pub(super) struct Exceeded;
+pub(super) struct Exceeded(pub(super) Duration);
 
 pub(super) struct Metered {
     time_max: Duration,
@@ -48,7 +48,7 @@ impl Metered {
             };
             match poll {
                 Poll::Ready(output) => Poll::Ready(Ok(output)),
-                Poll::Pending if used > self.time_max => Poll::Ready(Err(Exceeded)),
+                Poll::Pending if used > self.time_max => Poll::Ready(Err(Exceeded(used))),
                 Poll::Pending => Poll::Pending,
             }
         })

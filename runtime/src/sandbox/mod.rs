@@ -8,6 +8,7 @@ mod body;
 mod engine;
 mod guest;
 mod guest_event;
+mod least_rate;
 mod link;
 mod logs;
 mod meter;
@@ -24,17 +25,20 @@ use std::time::{Duration, Instant};
 
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Bytes;
+use wasmtime::component::ResourceTableError;
 use wasmtime::{Engine, Store, Trap};
 
 use crate::admission::Ticket;
+use crate::exceeded::{Exceeded, Limit};
 use crate::limits;
 use crate::memory::{Budget, Exhausted};
-use crate::telemetry::in_current_request;
+use crate::telemetry::{Metrics, in_current_request};
 use crate::tenant::Lease;
-use body::{Ended, Head};
+use body::{Ended, Head, Taking};
 pub use body::{GuestBody, Interrupted, OnDisconnect};
 pub use engine::{Code, compile};
 use guest::{Guest, Limiter};
+pub use least_rate::{LeastRate, Progress};
 use link::Runner;
 pub use link::{Compiled, LinkError};
 use meter::Metered;
@@ -55,22 +59,26 @@ pub struct GuestLimits {
     pub cpu_time_max: Duration,
     /// Time from the request's arrival to the end of its response.
     pub wall_time_max: Duration,
+    /// Body of the response, in bytes.
+    pub response_bytes_max: u64,
 }
 
 impl GuestLimits {
-    /// These limits, each lowered to what a function asks for itself.
+    /// The lower of each of these limits and others.
     #[must_use]
-    pub fn lowered_to(
-        self,
-        memory: Option<u64>,
-        cpu_time: Option<Duration>,
-        wall_time: Option<Duration>,
-    ) -> Self {
+    pub fn lowered_to(self, own: Self) -> Self {
         Self {
-            memory_bytes_max: memory.map_or(self.memory_bytes_max, |own| own.min(self.memory_bytes_max)),
-            cpu_time_max: cpu_time.map_or(self.cpu_time_max, |own| own.min(self.cpu_time_max)),
-            wall_time_max: wall_time.map_or(self.wall_time_max, |own| own.min(self.wall_time_max)),
+            memory_bytes_max: own.memory_bytes_max.min(self.memory_bytes_max),
+            cpu_time_max: own.cpu_time_max.min(self.cpu_time_max),
+            wall_time_max: own.wall_time_max.min(self.wall_time_max),
+            response_bytes_max: own.response_bytes_max.min(self.response_bytes_max),
         }
+    }
+
+    /// A request that is not over `late` after its deadline, or at it.
+    #[must_use]
+    pub fn out_of_time(self, late: Duration) -> Exceeded {
+        Exceeded::of_time(Limit::WallTime, self.wall_time_max + late, self.wall_time_max)
     }
 }
 
@@ -97,18 +105,12 @@ pub enum GuestFailure {
     /// It trapped: `unreachable`, an out-of-bounds access, a panic.
     #[error("the guest trapped: {0}")]
     Trap(String),
-    /// It used all the CPU time of a request.
-    #[error("the guest used more than {} ms of CPU time", .0.as_millis())]
-    CpuTime(Duration),
-    /// It asked for more memory than it may have, and trapped.
-    #[error("the guest needed more than {0} bytes of memory")]
-    Memory(u64),
+    /// It ran into one of its limits.
+    #[error(transparent)]
+    Limit(#[from] Exceeded),
     /// It asked for memory that the node does not have for requests now, and was ended.
     #[error(transparent)]
     NodeMemory(#[from] Exhausted),
-    /// It had not finished when the request's time was over.
-    #[error("the guest did not finish within {} ms", .0.as_millis())]
-    WallTime(Duration),
     /// It returned without a response.
     #[error("the guest returned without a response")]
     NoResponse,
@@ -134,6 +136,8 @@ pub struct Run {
     pub lease: Lease,
     /// What the operator has set for the function.
     pub variables: Arc<dyn Variables>,
+    /// How slowly the client may take the response.
+    pub least_rate: LeastRate,
     /// What happens to the guest when the client goes away before the whole response is sent.
     pub on_disconnect: OnDisconnect,
 }
@@ -144,6 +148,7 @@ pub struct Sandbox {
     p3: Runner,
     ticker: Ticker,
     memory: Arc<Budget>,
+    metrics: Arc<Metrics>,
 }
 
 impl Sandbox {
@@ -152,11 +157,16 @@ impl Sandbox {
     ///
     /// # Errors
     /// When the pools' address space cannot be had, or the ticker's thread.
-    pub fn new(limits: GuestLimits, size: PoolSize, memory: Arc<Budget>) -> anyhow::Result<Self> {
+    pub fn new(
+        limits: GuestLimits,
+        size: PoolSize,
+        memory: Arc<Budget>,
+        metrics: Arc<Metrics>,
+    ) -> anyhow::Result<Self> {
         let p2 = Runner::new(World::P2, limits, size)?;
         let p3 = Runner::new(World::P3, limits, size)?;
         let ticker = Ticker::start(&[&p2.engine, &p3.engine])?;
-        Ok(Self { p2, p3, ticker, memory })
+        Ok(Self { p2, p3, ticker, memory, metrics })
     }
 
     fn runner(&self, world: World) -> &Runner {
@@ -193,9 +203,11 @@ impl Sandbox {
         run: Run,
     ) -> Result<http::Response<GuestBody>, GuestFailure> {
         let (head, mut response) = Head::channel();
-        let ended = Ended::default();
+        let (ended, taking) = (Ended::default(), Taking::new(run.least_rate));
         let (on_disconnect, deadline) = (run.on_disconnect, run.deadline);
-        let mut guest = Box::pin(self.clone().drive(compiled, run, head, ended.clone()));
+        let has_body = run.request.method() != http::Method::HEAD;
+        let size = body::Size::new(run.limits.response_bytes_max, self.metrics.clone());
+        let mut guest = Box::pin(self.clone().drive(compiled, run, head, ended.clone(), taking.clone()));
         let (outcome, response) = tokio::select! {
             biased;
             outcome = guest.as_mut() => (Some(outcome), response.try_recv().ok()),
@@ -206,12 +218,17 @@ impl Sandbox {
             (Some(Err(failure)), _) => return Err(failure),
             (_, None) => return Err(GuestFailure::NoResponse),
             (_, Some(Err(code))) => return Err(GuestFailure::ErrorCode(code)),
+            (_, Some(Ok(answer))) if has_body && let Some(too_large) = size.promised_by(&answer.response) => {
+                self.metrics.exceeded(too_large);
+                return Err(too_large.into());
+            }
             (Some(Ok(())), Some(Ok(answer))) => (answer, None),
             (None, Some(Ok(answer))) => {
+                taking.watch();
                 (answer, Some(body::Rest::new(tokio::spawn(in_current_request(guest)))))
             }
         };
-        Ok(GuestBody::new(answer, ended, rest, on_disconnect, deadline))
+        Ok(GuestBody::new(answer, body::Parts { ended, rest, on_disconnect, deadline, size, taking }))
     }
 
     async fn drive(
@@ -220,25 +237,37 @@ impl Sandbox {
         run: Run,
         head: Head,
         ended: Ended,
+        taking: Taking,
     ) -> Result<(), GuestFailure> {
         let (deadline, limits) = (run.deadline, run.limits);
         let calls = Calls::new(run.lease, self.memory.clone());
         let limiter = Limiter::new(limits.memory_bytes_max, self.memory.charge(0)?);
-        let guest = Guest::new(run.ticket, calls, run.variables, limiter);
+        let guest = Guest::new(run.ticket, calls, run.variables, limiter, &self.metrics);
         let mut store = self.store(compiled.world(), guest);
         // Declared after the store, so that it speaks before the store closes the body.
         let mut verdict = ended.verdict();
         let _ticking = self.ticker.tick();
         let metered = Metered::new(limits.cpu_time_max);
         let call = metered.run(compiled.call(&mut store, run.request, head));
-        let outcome = match tokio::time::timeout_at(deadline.into(), call).await {
-            Ok(Ok(Ok(()))) => Ok(()),
-            Ok(Ok(Err(error))) => Err(classify(&error, store.data(), limits)),
-            Ok(Err(meter::Exceeded)) => Err(GuestFailure::CpuTime(limits.cpu_time_max)),
-            Err(_) => Err(GuestFailure::WallTime(limits.wall_time_max)),
+        let ended = async {
+            tokio::select! {
+                biased;
+                called = call => Ok(called),
+                too_slow = taking.too_slow() => Err(too_slow),
+            }
+        };
+        let outcome = match tokio::time::timeout_at(deadline.into(), ended).await {
+            Ok(Ok(Ok(Ok(())))) => Ok(()),
+            Ok(Ok(Ok(Err(error)))) => Err(classify(&error, store.data())),
+            Ok(Ok(Err(meter::Exceeded(used)))) => {
+                Err(Exceeded::of_time(Limit::CpuTime, used, limits.cpu_time_max).into())
+            }
+            Ok(Err(too_slow)) => Err(too_slow.into()),
+            Err(_) => Err(limits.out_of_time(deadline.elapsed()).into()),
         };
         match &outcome {
             Ok(()) => verdict.completed(),
+            Err(GuestFailure::Limit(exceeded)) => self.metrics.exceeded(*exceeded),
             Err(failure) => tracing::info!(%failure, "guest failed"),
         }
         outcome
@@ -288,16 +317,37 @@ pub struct Figures {
     pub pool_unused_resident_bytes: u64,
 }
 
-fn classify(error: &wasmtime::Error, guest: &Guest, limits: GuestLimits) -> GuestFailure {
+fn classify(error: &wasmtime::Error, guest: &Guest) -> GuestFailure {
     if error.is::<wasmtime::PoolConcurrencyLimitError>() {
         GuestFailure::PoolExhausted(format!("{error:#}"))
     } else if let Some(exhausted) = error.downcast_ref::<Exhausted>() {
         GuestFailure::NodeMemory(*exhausted)
-    } else if guest.limiter.memory_was_refused {
-        GuestFailure::Memory(limits.memory_bytes_max)
+    } else if let Some(exceeded) = guest.limiter.refused {
+        exceeded.into()
+    } else if let Some(exceeded) = limit_of_the_engine(error) {
+        exceeded.into()
     } else if let Some(trap) = error.downcast_ref::<Trap>() {
         GuestFailure::Trap(format!("{trap}"))
     } else {
         GuestFailure::Trap(format!("{error:#}"))
+    }
+}
+
+/// The limit that wasmtime or its host functions found exceeded. Two of their errors have no type of their own.
+fn limit_of_the_engine(error: &wasmtime::Error) -> Option<Exceeded> {
+    let whole = |limit, allowed: u64| Some(Exceeded::new(limit, allowed, allowed));
+    let says = |text: &str| error.chain().any(|cause| cause.to_string().contains(text));
+    if error.downcast_ref::<Trap>() == Some(&Trap::StackOverflow) {
+        whole(Limit::Stack, (limits::STACK_BYTES / 2) as u64)
+    } else if matches!(error.downcast_ref(), Some(ResourceTableError::Full))
+        || says("store handle limit exceeded")
+    {
+        whole(Limit::Handles, limits::RESOURCES_MAX as u64)
+    } else if says("fuel allocated for hostcalls has been exhausted") {
+        whole(Limit::HostCall, limits::HOSTCALL_BYTES_MAX as u64)
+    } else if says("requested len") && says("exceeds limit") {
+        whole(Limit::RandomBytes, limits::RANDOM_BYTES_MAX)
+    } else {
+        None
     }
 }

@@ -9,9 +9,16 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::exceeded::Exceeded;
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
     outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Which {
+    limit: &'static str,
 }
 
 /// What is read off the rooms when somebody asks.
@@ -59,6 +66,7 @@ pub struct Metrics {
     registry: Registry,
     requests: Family<Outcome, Counter>,
     seconds: Histogram,
+    exceeded: Family<Which, Counter>,
     gauges: Vec<(Gauge, Read)>,
 }
 
@@ -69,6 +77,12 @@ impl Default for Metrics {
         registry.register("requests", "Requests answered, by outcome", requests.clone());
         let seconds = Histogram::new([0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0]);
         registry.register("request_seconds", "Time to the head of the response", seconds.clone());
+        let exceeded = Family::default();
+        registry.register(
+            "limits_exceeded",
+            "How often somebody ran into a limit, by limit",
+            exceeded.clone(),
+        );
         let mut gauges = Vec::new();
         let mut add = |name: &str, help: &str, read: Read| {
             let gauge = Gauge::default();
@@ -99,7 +113,7 @@ impl Default for Metrics {
         add("memory_shared_bytes", "What of the shared memory is taken", |g| g.memory_shared_bytes);
         add("memory_refusals", "How often more memory was asked for than was there", |g| g.memory_refusals);
         add("resident_bytes", "Resident memory of the process", |g| g.resident_bytes);
-        Self { registry, requests, seconds, gauges }
+        Self { registry, requests, seconds, exceeded, gauges }
     }
 }
 
@@ -108,6 +122,13 @@ impl Metrics {
     pub fn answered(&self, outcome: &'static str, seconds: f64) {
         self.requests.get_or_create(&Outcome { outcome }).inc();
         self.seconds.observe(seconds);
+    }
+
+    /// Counts a limit that was exceeded, and tells of it in the log of the current request.
+    pub fn exceeded(&self, exceeded: Exceeded) {
+        let Exceeded { limit, used, allowed } = exceeded;
+        self.exceeded.get_or_create(&Which { limit: limit.name() }).inc();
+        tracing::info!(limit = limit.name(), used, allowed, "a limit was exceeded");
     }
 
     /// The text that a scraper reads.

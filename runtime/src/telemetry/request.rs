@@ -30,6 +30,11 @@ impl RequestContext {
         CURRENT.scope(Arc::new(self), work).await
     }
 
+    /// Runs `work`, which waits for nothing, for this request.
+    pub fn sync_scope<T>(self: Arc<Self>, work: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(self, work)
+    }
+
     /// The request that the current task works for.
     #[must_use]
     pub fn current() -> Option<Arc<Self>> {

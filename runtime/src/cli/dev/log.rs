@@ -59,6 +59,10 @@ fn shown(line: &str) -> Option<String> {
     if message == "guest failed" {
         return Some(format!("  {function} ! {}", field("failure")));
     }
+    if message == "a limit was exceeded" {
+        let (limit, used, allowed) = (field("limit"), field("used"), field("allowed"));
+        return Some(format!("  {function} ! {limit} is {allowed}, and {used} were used"));
+    }
     let fields = event.as_object().into_iter().flatten();
     let own = fields.filter(|(name, _)| !COMMON.contains(&name.as_str()));
     matches!(level.as_str(), "WARN" | "ERROR").then(|| format!("node {level}: {message}{}", pairs(own)))
@@ -99,6 +103,9 @@ mod tests {
         let failed = r#"{"level":"INFO","target":"dormouse::sandbox","message":"guest failed",
             "failure":"the guest trapped: unreachable","span":{"function":"fn"}}"#;
         assert_eq!(told(failed), "  fn ! the guest trapped: unreachable");
+        let exceeded = r#"{"level":"INFO","target":"dormouse::telemetry","message":"a limit was exceeded",
+            "limit":"cpu_time_max_ms","used":208,"allowed":200,"span":{"function":"fn"}}"#;
+        assert_eq!(told(exceeded), "  fn ! cpu_time_max_ms is 200, and 208 were used");
     }
 
     #[test]

@@ -1,0 +1,31 @@
+//! Makes a module of each file of `tests/attacks/guests/0.3`, and a table of them by their names.
+
+use std::path::Path;
+use std::{env, fs, io};
+
+fn main() -> io::Result<()> {
+    write_table(Path::new("../../attacks/guests/0.3"))
+}
+
+fn write_table(folder: &Path) -> io::Result<()> {
+    println!("cargo::rerun-if-changed={}", folder.display());
+    let folder = folder.canonicalize()?;
+    let (mut modules, mut arms) = (String::new(), String::new());
+    for entry in fs::read_dir(&folder)? {
+        let file = entry?.path();
+        let (Some(name), Some("rs")) = (
+            file.file_stem().and_then(|name| name.to_str()),
+            file.extension().and_then(|name| name.to_str()),
+        ) else {
+            continue;
+        };
+        modules.push_str(&format!("#[path = {file:?}]\nmod {name};\n"));
+        arms.push_str(&format!("        \"/{name}\" => $call!({name}),\n"));
+    }
+    let table = format!(
+        "{modules}macro_rules! attacks {{\n    ($path:expr, $call:ident, $none:expr) => {{ match $path {{\n{arms}        \
+         _ => $none,\n    }} }};\n}}\n"
+    );
+    let out = env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("no OUT_DIR"))?;
+    fs::write(Path::new(&out).join("attacks.rs"), table)
+}

@@ -29,6 +29,8 @@ pub enum Limit {
     RequestBytes,
     /// Body of a response, in bytes.
     ResponseBytes,
+    /// A tenant's database and its log, in bytes.
+    DatabaseBytes,
     /// How fast a client sends a body, in bytes per second.
     RequestRate,
     /// How fast a client takes a body, in bytes per second.
@@ -51,6 +53,7 @@ impl Limit {
             Self::Log => "log_bytes_max",
             Self::RequestBytes => "body_bytes_max",
             Self::ResponseBytes => "response_bytes_max",
+            Self::DatabaseBytes => "database_bytes_max",
             Self::RequestRate => "request_bytes_per_second_min",
             Self::ResponseRate => "response_bytes_per_second_min",
         }

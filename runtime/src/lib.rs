@@ -30,6 +30,7 @@ pub mod telemetry;
 pub mod toolchain;
 
 // The vocabulary that all rooms share.
+pub mod disk;
 pub mod exceeded;
 pub mod limits;
 pub mod memory;

@@ -147,7 +147,10 @@ pub const RESULT_BYTES_MAX: usize = 16 << 20;
 pub const ROWS_AT_ONCE_MAX: usize = 1_024;
 /// Statements of one request that wait for their turn at its database, with their values.
 pub const WAITING_STATEMENTS_BYTES_MAX: usize = 16 << 20;
-/// Size of one tenant's database file.
+/// What stays free of the disk. Writes are turned away below it, while 16 database threads can still write for as long
+/// as the housekeeping does not look.
+pub const DISK_FREE_BYTES_MIN: u64 = 256 << 20;
+/// Size of one tenant's database, its log included.
 pub const DATABASE_BYTES_MAX: u64 = 1 << 30;
 /// Page size of a tenant's database, fixed when it is made.
 pub const DATABASE_PAGE_BYTES: u32 = 4_096;

@@ -28,6 +28,7 @@ use crate::catalog::{Artifacts, Catalog, Compiler};
 use crate::config::{Config, DescriptorLimit, Flags};
 use crate::control::{self, AdminDoor, AdminState, Directory, Keys, Store, Variables};
 use crate::database::{self, Database};
+use crate::disk::Disk;
 use crate::edge::Edge;
 use crate::limits;
 use crate::listener::{Connections, Listener};
@@ -35,7 +36,7 @@ use crate::manifest::{self, Milliseconds};
 use crate::memory::Budget;
 use crate::sandbox::{GuestLimits, Sandbox};
 use crate::telemetry::{self, Gauges, Metrics};
-use crate::tenant::Tenants;
+use crate::tenant::{Tenants, Watched};
 
 /// How long the last steps of a shutdown may take: rolling back, copying WALs, closing.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(4);
@@ -101,6 +102,7 @@ struct Rooms {
     tenants: Tenants,
     sandbox: Arc<Sandbox>,
     memory: Arc<Budget>,
+    disk: Arc<Disk>,
     metrics: Arc<Metrics>,
 }
 
@@ -126,6 +128,7 @@ impl Node {
             tenants: rooms.tenants.clone(),
             component_bytes_max: config.component_bytes_max,
             memory: rooms.memory.clone(),
+            disk: rooms.disk.clone(),
             limits: limits_of(config.guest),
             public_listen: public.local_addr()?.to_string(),
             public_url: config.public_url.clone(),
@@ -201,8 +204,10 @@ impl Rooms {
         let artifacts = Artifacts::new(artifacts, keys.artifacts);
         let program = std::env::current_exe()?;
         let compiler = Compiler::new(program, plan.compile_bytes_max, plan.compile_charge, memory.clone());
-        let tenants =
-            Tenants::new(config.data.join("tenants"), database, config.tenants.clone(), store.clone());
+        let disk = Arc::new(Disk::of(config.data.clone(), config.disk_free_bytes_min));
+        let watched = Watched { disk: disk.clone(), metrics: metrics.clone() };
+        let folder = config.data.join("tenants");
+        let tenants = Tenants::new(folder, database, config.tenants.clone(), store.clone(), watched);
         Ok(Self {
             directory: Arc::new(Directory::new(store.clone(), variables.clone(), plan.routes_max)),
             store,
@@ -212,10 +217,17 @@ impl Rooms {
                 config.tenant_concurrency_max,
                 config.turn_wait_max,
             )),
-            catalog: Arc::new(Catalog::new(artifacts, sandbox.clone(), compiler, plan.components_max)),
+            catalog: Arc::new(Catalog::new(
+                artifacts,
+                sandbox.clone(),
+                compiler,
+                plan.components_max,
+                metrics.clone(),
+            )),
             tenants,
             sandbox,
             memory,
+            disk,
             metrics,
         })
     }
@@ -259,6 +271,8 @@ impl Rooms {
             memory_shared_bytes: memory.used,
             memory_refusals: memory.refused,
             resident_bytes: telemetry::resident_bytes(),
+            disk_free_bytes: self.disk.free_bytes(),
+            disk_is_low: u64::from(self.disk.is_low()),
         }
     }
 }
@@ -326,6 +340,7 @@ async fn keep_house(rooms: Rooms, component_idle_max: Duration) {
         interval.tick().await;
         rooms.catalog.release_idle(component_idle_max);
         rooms.directory.release_idle(component_idle_max);
+        rooms.disk.look();
         rooms.memory.note_resident(telemetry::resident_bytes());
     }
 }

@@ -428,26 +428,32 @@ fn a_missing_file_is_no_new_database() -> Result<()> {
     Ok(())
 }
 
-/// A file system of its own for the files of one tenant.
-struct SmallDisk(PathBuf);
+/// A file system of its own.
+pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
+    /// An empty disk over a folder; nothing where that is not allowed.
+    pub(crate) fn over(folder: &Path, size: &str) -> Result<Option<Self>> {
+        let options = format!("size={size},mode=700");
+        if !rustix::process::geteuid().is_root() || !mount(&["-t", "tmpfs", "-o", &options, "none"], folder)?
+        {
+            println!("skipped: a test that mounts a disk of {size} needs root and leave to mount");
+            return Ok(None);
+        }
+        Ok(Some(Self(folder.to_owned())))
+    }
+
     /// Moves the files of a tenant, none of which is open, to a new disk; nothing where that is not allowed.
     fn under(tenant: &Tenant<'_>, size: &str) -> Result<Option<Self>> {
         let file = database_of(tenant)?;
         let folder = file.parent().context("no folder")?.to_owned();
         let files: Vec<_> = files_below(&folder)?.into_iter().map(|(path, _)| path).collect();
         let contents = files.iter().map(fs::read).collect::<Result<Vec<_>, _>>()?;
-        let options = format!("size={size},mode=700");
-        if !rustix::process::geteuid().is_root() || !mount(&["-t", "tmpfs", "-o", &options, "none"], &folder)?
-        {
-            println!("skipped: a test that mounts a disk of {size} needs root and leave to mount");
-            return Ok(None);
-        }
+        let Some(disk) = Self::over(&folder, size)? else { return Ok(None) };
         for (file, bytes) in files.iter().zip(contents) {
             fs::write(file, bytes)?;
         }
-        Ok(Some(Self(folder)))
+        Ok(Some(disk))
     }
 
     fn remount(&self, option: &str) -> Result<()> {

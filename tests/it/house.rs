@@ -45,6 +45,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("toolchain", &[]),
     ("manifest", &[]),
+    ("disk", &[]),
     ("exceeded", &[]),
     ("limits", &[]),
     ("memory", &[]),
@@ -55,7 +56,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// What every room may name.
-const VOCABULARY: &[&str] = &["exceeded", "limits", "memory", "name", "problem", "request_id", "spelling"];
+const VOCABULARY: &[&str] =
+    &["disk", "exceeded", "limits", "memory", "name", "problem", "request_id", "spelling"];
 
 /// A word of the source, and the only places where it may stand.
 const CONFINED: &[(&str, &[&str])] = &[

@@ -46,6 +46,7 @@ mod parking;
 mod project;
 mod proxies;
 mod qrcards;
+mod quota;
 mod readme;
 mod sdk;
 mod sdk_async;

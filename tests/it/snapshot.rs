@@ -492,7 +492,7 @@ fn what_is_too_large_is_refused() -> Result<()> {
     ))?;
     let refused = connection.response("PUT")?.expect(413)?;
     assert_eq!(problem_of(&refused)?, "database-too-large");
-    ensure!(refused.text().contains("262144"), "{}", refused.text());
+    ensure!(refused.text().contains("229376"), "{}", refused.text());
     // In chunks, its size comes as a surprise.
     let mut connection = Connection::open(node.admin_address()?)?;
     connection.chunked_request("PUT", &path, &[("authorization", &bearer)])?;
@@ -504,7 +504,7 @@ fn what_is_too_large_is_refused() -> Result<()> {
     let small = folder.path().join("small.db");
     let tables: Vec<String> = (0..100).map(|n| format!("CREATE TABLE t{n} (a)")).collect();
     foreign(&small, &tables.iter().map(String::as_str).collect::<Vec<_>>())?;
-    is_refused(&tenant, &small, "262144")?;
+    is_refused(&tenant, &small, "229376")?;
     Ok(())
 }
 

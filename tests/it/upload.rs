@@ -1,6 +1,7 @@
 //! Uploads: what is no function is refused with a reason, and a refused upload changes nothing.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use dormouse_tests::client::{Connection, Response};
@@ -192,26 +193,50 @@ fn a_compiled_component_that_was_changed_is_not_run() -> Result<()> {
     let get = |node: &TestNode| node.request("GET", &format!("/t/{name}/fn"), &[], b"");
     get(&node)?.expect(200)?;
     node.stop(Stop::Terminate)?;
-    let compiled: Vec<_> = artifacts(&node)?.into_iter().filter(|file| file.ends_with(".cwasm")).collect();
-    let [compiled] = compiled.as_slice() else { anyhow::bail!("{compiled:?}") };
-    let path = node.data().join("artifacts").join(compiled);
-    let mut bytes = std::fs::read(&path)?;
-    let middle = bytes.len() / 2;
-    *bytes.get_mut(middle).context("an empty file")? ^= 1;
-    std::fs::write(&path, bytes)?;
-
-    node.restart_after_stop()?;
-    node.expect_log(compiled);
-    assert_eq!(problem_of(&get(&node)?.expect(500)?)?, "internal");
-    node.logs().wait_for("an error that names the file", |line| {
-        line.get("level") == Some("ERROR") && line.text.contains(compiled.as_str())
-    })?;
-
-    // What was uploaded is still there, and compiled again once the changed file is out of the way.
-    std::fs::remove_file(&path)?;
-    std::fs::remove_file(path.with_extension("mac"))?;
-    assert_eq!(get(&node)?.expect(200)?.text(), "Hello from Dormouse\n");
+    let path = compiled_file(&node)?;
+    let mac = path.with_extension("mac");
+    let (good, good_mac) = (std::fs::read(&path)?, std::fs::read(&mac)?);
+    let foreign = foreign_code()?;
+    let flipped = |bytes: &[u8]| -> Vec<u8> {
+        bytes.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == bytes.len() / 2)).collect()
+    };
+    let half = |bytes: &[u8]| bytes.iter().take(bytes.len() / 2).copied().collect::<Vec<u8>>();
+    node.expect_log("is not what this node compiled");
+    for (what, code, code_mac) in [
+        ("changed code", flipped(&good), good_mac.clone()),
+        ("a changed MAC", good.clone(), flipped(&good_mac)),
+        ("half of the code", half(&good), good_mac.clone()),
+        ("half of the MAC", good.clone(), half(&good_mac)),
+        ("no MAC", good.clone(), Vec::new()),
+        ("another node's code and MAC", foreign.0, foreign.1),
+    ] {
+        std::fs::write(&path, code)?;
+        std::fs::write(&mac, code_mac)?;
+        node.restart_after_stop()?;
+        assert_eq!(get(&node)?.expect(200).context(what)?.text(), "Hello from Dormouse\n");
+        assert_eq!(std::fs::read(&mac)?, good_mac, "{what} is left");
+        let refused = node.metric("dormouse_components_refused_total{reason=\"not_ours\"}")?;
+        assert_eq!(refused.total_cmp(&1.0), std::cmp::Ordering::Equal, "{what}");
+        node.stop(Stop::Terminate)?;
+    }
+    let told = node.logs().matching(|line| line.text.contains("is not what this node compiled"));
+    assert_eq!(told.len(), 6);
     Ok(())
+}
+
+/// The one compiled component of a node.
+fn compiled_file(node: &TestNode) -> Result<PathBuf> {
+    let compiled: Vec<_> = artifacts(node)?.into_iter().filter(|file| file.ends_with(".cwasm")).collect();
+    let [compiled] = compiled.as_slice() else { anyhow::bail!("{compiled:?}") };
+    Ok(node.data().join("artifacts").join(compiled))
+}
+
+/// The same component as another node has compiled and signed it.
+fn foreign_code() -> Result<(Vec<u8>, Vec<u8>)> {
+    let node = TestNode::start()?;
+    node.tenant("hello")?;
+    let path = compiled_file(&node)?;
+    Ok((std::fs::read(&path)?, std::fs::read(path.with_extension("mac"))?))
 }
 
 #[test]

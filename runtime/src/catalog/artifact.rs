@@ -185,12 +185,7 @@ impl Artifacts {
             let expected = std::fs::read(file.with_extension("mac"))?;
             mac_of(&key, &mut File::open(&file)?)?.verify_slice(&expected).map_err(|_| {
                 let name = file.display();
-                io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!(
-                        "{name} is not what this node compiled; remove it and its .mac to compile it again"
-                    ),
-                )
+                io::Error::new(io::ErrorKind::InvalidData, format!("{name} is not what this node compiled"))
             })
         })
         .await?;

@@ -8,6 +8,7 @@ mod artifact;
 mod compile;
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,8 +19,8 @@ pub use compile::{Compiler, compile_in_this_process};
 
 use crate::limits;
 use crate::memory::Exhausted;
-use crate::sandbox::{Compiled, LinkError, Sandbox, World};
-use crate::telemetry::in_current_request;
+use crate::sandbox::{Compiled, Sandbox, Unsupported, World};
+use crate::telemetry::{Metrics, in_current_request};
 
 /// Why a component cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +52,7 @@ pub struct Catalog {
     compiler: Compiler,
     compiles: Semaphore,
     components_max: usize,
+    metrics: Arc<Metrics>,
     mapped: Mutex<HashMap<Digest, Arc<Slot>>>,
 }
 
@@ -71,9 +73,10 @@ impl Catalog {
         sandbox: Arc<Sandbox>,
         compiler: Compiler,
         components_max: usize,
+        metrics: Arc<Metrics>,
     ) -> Self {
         let compiles = Semaphore::new(limits::COMPILES_MAX);
-        Self { artifacts, sandbox, compiler, compiles, components_max, mapped: Mutex::default() }
+        Self { artifacts, sandbox, compiler, compiles, components_max, metrics, mapped: Mutex::default() }
     }
 
     /// The compiled component, from memory or mapped now.
@@ -131,14 +134,22 @@ impl Catalog {
                 self.compile(&self.artifacts.component_path(digest), digest).await?
             }
         };
-        let path = self.artifacts.verified(digest, self.sandbox.compatibility(world)).await?;
+        let path = match self.artifacts.verified(digest, self.sandbox.compatibility(world)).await {
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                tracing::warn!(component = %digest, %error, "a compiled component is compiled again");
+                self.metrics.component_refused("not_ours");
+                let world = self.compile(&self.artifacts.component_path(digest), digest).await?;
+                self.artifacts.verified(digest, self.sandbox.compatibility(world)).await?
+            }
+            path => path?,
+        };
         let sandbox = self.sandbox.clone();
         let linked = tokio::task::spawn_blocking(move || sandbox.link(world, &path))
             .await
             .map_err(|error| CatalogError::Storage(error.to_string()))?;
-        linked.map(Arc::new).map_err(|error| match error {
-            LinkError::Unsupported(reason) => CatalogError::Unsupported(reason),
-            LinkError::Unreadable(reason) => CatalogError::Storage(reason),
+        linked.map(Arc::new).map_err(|Unsupported(reason)| {
+            self.metrics.component_refused("unsupported");
+            CatalogError::Unsupported(reason)
         })
     }
 
@@ -146,7 +157,12 @@ impl Catalog {
         let _permit = self.compiles.acquire().await;
         let _charge = self.compiler.charge()?;
         let output = self.artifacts.unfinished()?;
-        let world = self.compiler.compile(component, output.path()).await?;
+        let compiled = self.compiler.compile(component, output.path()).await;
+        let world = compiled.inspect_err(|error| match error {
+            CatalogError::Unsupported(_) => self.metrics.component_refused("unsupported"),
+            CatalogError::TooCostly(_) => self.metrics.component_refused("too_costly"),
+            CatalogError::NodeMemory(_) | CatalogError::Storage(_) => {}
+        })?;
         self.artifacts.keep_compiled(output, digest, self.sandbox.compatibility(world)).await?;
         Ok(world)
     }

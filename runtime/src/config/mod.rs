@@ -66,6 +66,8 @@ pub struct Config {
     pub component_park_time_max: Duration,
     /// Threads that run SQL.
     pub database_threads: u32,
+    /// What stays free of the disk.
+    pub disk_free_bytes_min: u64,
     /// What holds for tenants' databases.
     pub tenants: TenantPolicy,
     /// How long a drain waits for requests in flight.
@@ -120,6 +122,7 @@ impl Config {
         let component_park_time_max =
             r.milliseconds("component_park_time_max_ms", 0, limits::COMPONENT_PARK_TIME_MAX);
         let database_threads = r.at_least("database_threads", 1, threads);
+        let disk_free_bytes_min = r.at_least("disk_free_bytes_min", 0, limits::DISK_FREE_BYTES_MIN);
         let tenants = Self::read_tenants(r, spoken.map_or(0, |spoken| spoken.park_memory_bytes_max));
         let drain_deadline = r.milliseconds("drain_deadline_ms", 0, limits::DRAIN_DEADLINE);
         Some(Self {
@@ -148,6 +151,7 @@ impl Config {
             component_bytes_max: component_bytes_max?,
             component_park_time_max: component_park_time_max?,
             database_threads: database_threads?,
+            disk_free_bytes_min: disk_free_bytes_min?,
             tenants: tenants?,
             drain_deadline: drain_deadline?,
         })

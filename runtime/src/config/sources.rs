@@ -102,8 +102,10 @@ settings! {
     statement_time_max_ms,
     /// How long a request may hold a write transaction open [default: 5000]
     transaction_held_max_ms,
-    /// Size of one tenant's database, in bytes [default: 1073741824]
+    /// Size of one tenant's database and its log together, in bytes [default: 1073741824]
     database_bytes_max,
+    /// Free bytes of the disk below which writes are turned away [default: 268435456]
+    disk_free_bytes_min,
     /// How long a shutdown waits for requests in flight [default: 25000]
     drain_deadline_ms,
 }

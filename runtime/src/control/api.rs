@@ -31,6 +31,7 @@ use super::variables::{Scope, Variables};
 use super::variables_api;
 use crate::catalog::Catalog;
 use crate::database::Value;
+use crate::disk::Disk;
 use crate::listener::{Door, Peer};
 use crate::manifest::Limits;
 use crate::memory::Budget;
@@ -64,6 +65,8 @@ pub struct AdminState {
     pub component_bytes_max: u64,
     /// What uploads may take of the node's memory.
     pub memory: Arc<Budget>,
+    /// The disk of all data.
+    pub disk: Arc<Disk>,
     /// The most that a function may ask for.
     pub limits: Limits,
     /// The address of the public listener, as bound.
@@ -120,6 +123,7 @@ fn router(state: Arc<AdminState>) -> Router {
         .fallback(|| async { ApiError::NotFound })
         .method_not_allowed_fallback(|| async { ApiError::NotFound })
         .layer(axum::middleware::from_fn(to_the_end))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), keep_room))
         .layer(axum::middleware::from_fn_with_state(state.clone(), authorize));
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -128,6 +132,19 @@ fn router(state: Arc<AdminState>) -> Router {
         .fallback_service(api.with_state(state.clone()))
         .layer(axum::middleware::from_fn(identify))
         .with_state(state)
+}
+
+/// While the disk is nearly full, only what reads or frees is done. Statements are looked at by themselves.
+async fn keep_room(State(state): Shared, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let is_allowed = request.method().is_safe()
+        || request.method() == http::Method::DELETE
+        || path.ends_with("/sql")
+        || path.ends_with("/recover");
+    if state.disk.is_low() && !is_allowed {
+        return ApiError::DiskFull.into_response();
+    }
+    next.run(request).await
 }
 
 /// Carries a request out to its end, whether its client waits or not: a change of the control data and what follows

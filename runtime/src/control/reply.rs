@@ -37,10 +37,14 @@ pub(super) enum ApiError {
     Upload(#[from] UploadError),
     #[error(transparent)]
     Parameter(#[from] ParameterError),
-    #[error("the database is larger than the {0} bytes that a tenant may have (database_bytes_max)")]
+    #[error(
+        "the database is larger than the {0} bytes that database_bytes_max leaves to a file beside its log"
+    )]
     DatabaseTooLarge(u64),
     #[error("the tenant has no database to go back to: only an import leaves one")]
     NoPreviousDatabase,
+    #[error("the disk has less than disk_free_bytes_min left; delete what is not needed, or make it larger")]
+    DiskFull,
     #[error("there is nothing at this address; the API is described in docs/admin-api.md")]
     NotFound,
     #[error(transparent)]
@@ -97,6 +101,8 @@ const NO_PREVIOUS_DATABASE: ProblemType =
     ProblemType::new(StatusCode::CONFLICT, "no-previous-database", "There is no database to go back to");
 const TOO_LARGE: ProblemType =
     ProblemType::new(StatusCode::PAYLOAD_TOO_LARGE, "component-too-large", "Component too large");
+const DISK_FULL: ProblemType =
+    ProblemType::new(StatusCode::INSUFFICIENT_STORAGE, "node-disk-full", "The node's disk is nearly full");
 const NOT_FOUND: ProblemType = ProblemType::new(StatusCode::NOT_FOUND, "not-found", "Nothing here");
 const NO_TENANT: ProblemType = ProblemType::new(StatusCode::NOT_FOUND, "unknown-tenant", "No such tenant");
 const TENANT_EXISTS: ProblemType =
@@ -117,6 +123,7 @@ impl ApiError {
             ) => BAD_VARIABLE,
             Self::Variable(VariableError::NotSet(_)) => NO_VARIABLE,
             Self::Upload(UploadError::TooLarge(_)) => TOO_LARGE,
+            Self::DiskFull => DISK_FULL,
             Self::NotFound => NOT_FOUND,
             Self::Store(StoreError::NoTenant(_)) | Self::Sql(DatabaseError::Gone) => NO_TENANT,
             Self::Store(StoreError::TenantExists(_)) => TENANT_EXISTS,

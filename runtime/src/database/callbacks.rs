@@ -1,4 +1,4 @@
-//! What SQLite calls back: the authorizer, the progress handler, the WAL hook and the replaced functions.
+//! What SQLite calls back: the authorizer, the progress handler, the hooks of commits and the replaced functions.
 //!
 //! Each turns C pointers into Rust values and asks a pure function; none can fail or panic.
 #![expect(unsafe_code, reason = "SQLite calls these functions with C pointers")]
@@ -16,6 +16,7 @@ use super::caps::VALUE_BYTES_MAX;
 use super::functions::{Answer, Argument, Function};
 use super::guard::{self, Question, Verdict};
 use super::message::Profile;
+use super::quota::Quota;
 
 /// Why the progress handler stopped a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,7 @@ pub(super) enum Stopped {
     No,
     Deadline,
     Cancelled,
+    Quota,
 }
 
 /// What the callbacks of one connection read and write. It lives in a box, so that its address is fixed.
@@ -40,6 +42,9 @@ pub(super) struct Hooks {
     pub cancelled: Arc<AtomicBool>,
     pub stopped: Cell<Stopped>,
     pub wal_pages: Cell<i32>,
+    /// Whether the statement that runs may write.
+    pub may_write: Cell<bool>,
+    pub quota: Option<Quota>,
 }
 
 impl Hooks {
@@ -49,6 +54,15 @@ impl Hooks {
         self.alters.set(false);
         self.writes_unsaid.set(false);
         self.one_time.set(false);
+    }
+
+    /// Whether the database may not write on. What asks stops the statement.
+    pub(super) fn is_over_quota(&self) -> bool {
+        let is_over = self.may_write.get() && self.quota.as_ref().is_some_and(Quota::is_used_up);
+        if is_over {
+            self.stopped.set(Stopped::Quota);
+        }
+        is_over
     }
 }
 
@@ -115,6 +129,8 @@ pub(super) unsafe extern "C" fn on_progress(hooks: *mut c_void) -> c_int {
         hooks.stopped.set(Stopped::Cancelled);
     } else if hooks.deadline.get().is_some_and(|deadline| Instant::now() >= deadline) {
         hooks.stopped.set(Stopped::Deadline);
+    } else {
+        hooks.is_over_quota();
     }
     c_int::from(hooks.stopped.get() != Stopped::No)
 }
@@ -129,6 +145,13 @@ pub(super) unsafe extern "C" fn on_commit(
     let hooks = unsafe { &*hooks.cast::<Hooks>() };
     hooks.wal_pages.set(pages);
     ffi::SQLITE_OK
+}
+
+/// Before a commit is written: what is not 0 makes a rollback of it.
+pub(super) unsafe extern "C" fn before_commit(hooks: *mut c_void) -> c_int {
+    // SAFETY: as in `on_question`.
+    let hooks = unsafe { &*hooks.cast::<Hooks>() };
+    c_int::from(hooks.is_over_quota())
 }
 
 pub(super) unsafe extern "C" fn call_function(

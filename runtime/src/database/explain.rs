@@ -22,6 +22,9 @@ pub(super) fn failed(
 ) -> DatabaseError {
     match error.primary() {
         ffi::SQLITE_INTERRUPT if stopped == Stopped::Cancelled => DatabaseError::Cancelled,
+        ffi::SQLITE_INTERRUPT | ffi::SQLITE_CONSTRAINT | ffi::SQLITE_FULL if stopped == Stopped::Quota => {
+            DatabaseError::Full(over_quota().message)
+        }
         ffi::SQLITE_INTERRUPT => DatabaseError::TimedOut(format!(
             "the statement ran longer than {} ms and was stopped",
             time_max.as_millis()
@@ -45,6 +48,12 @@ pub(super) fn failed(
         _ if is_storage(error.primary()) => storage(&error),
         _ => DatabaseError::Statement(caps::with_figure(error.message)),
     }
+}
+
+/// A log that has become as large as the quota allows.
+pub(super) fn over_quota() -> SqliteError {
+    let message = "its write-ahead log has no more room in the quota; change fewer rows in one transaction";
+    SqliteError { code: ffi::SQLITE_FULL, message: message.to_owned() }
 }
 
 /// Whether a result code says that the files failed.

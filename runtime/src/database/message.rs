@@ -125,7 +125,7 @@ pub enum Command {
         path: PathBuf,
         /// Whose SQL will come.
         profile: Profile,
-        /// Largest size of the file.
+        /// Largest size of the file, with its WAL when it is a tenant's.
         bytes_max: u64,
     },
     /// Run the first statement of a text.
@@ -198,6 +198,8 @@ pub struct Executed {
     pub needs_reset: bool,
     /// Bytes in the WAL after the latest commit of this session.
     pub wal_bytes: u64,
+    /// Whether the WAL should be copied before more is written: the quota has little room left for it.
+    pub wal_is_tight: bool,
     /// Memory that the session takes.
     pub memory_bytes: u64,
 }
@@ -382,6 +384,7 @@ mod tests {
                 in_transaction: true,
                 needs_reset: true,
                 wal_bytes: 4096,
+                wal_is_tight: false,
                 memory_bytes: 61_000,
             })),
             Err(DatabaseError::Storage("disk I/O error".into())),

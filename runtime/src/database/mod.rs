@@ -19,6 +19,7 @@ mod import;
 mod memory;
 mod message;
 mod queue;
+mod quota;
 mod session;
 mod sqlite;
 mod statement;
@@ -31,6 +32,7 @@ pub use cached::forget_cached;
 pub use message::{
     Change, Command, DatabaseError, Executed, Extent, FilePart, Profile, Reply, Rows, SessionId, Value,
 };
+pub use quota::file_bytes_max;
 pub use sqlite::start;
 pub use stream::{FileStream, Hold, Holds, Still};
 pub use worker::Database;

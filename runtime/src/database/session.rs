@@ -15,6 +15,7 @@ use super::explain::{self, is_storage, on_file, on_open, storage};
 use super::import::is_sound;
 use super::memory::{Account, Held};
 use super::message::{Change, DatabaseError, Executed, Extent, FilePart, Profile, Reply, Rows, Value};
+use super::quota::{self, Quota};
 use super::sqlite::{Connection, Purpose, SqliteError};
 use super::statement::{Statement, Step};
 use crate::limits;
@@ -84,6 +85,7 @@ impl Session {
             self.reserve_wal();
         }
         self.connection.set_deadline(Some(Instant::now() + request.time_max));
+        self.connection.set_may_write(request.may_write);
         let outcome = match run(&mut self.connection, &request) {
             Ok(None) => return Ok(Reply::NeedsWriter { sql: request.sql, parameters: request.parameters }),
             Ok(Some(rows)) => Ok(rows),
@@ -97,13 +99,18 @@ impl Session {
 
     fn executed(&self, outcome: Result<Rows, DatabaseError>) -> Executed {
         let in_transaction = self.connection.in_transaction();
+        let wal_bytes = self.connection.wal_pages() * u64::from(limits::DATABASE_PAGE_BYTES);
+        // What a statement that failed has written lies in the file, behind what is committed.
+        let may_be_tight =
+            wal_bytes > limits::WAL_BYTES_MAX || matches!(outcome, Err(DatabaseError::Full(_)));
         Executed {
             outcome,
+            wal_is_tight: may_be_tight && self.connection.wal_is_tight(),
             changes: self.changes(),
             last_insert_rowid: self.connection.last_insert_rowid(),
             in_transaction,
             needs_reset: in_transaction || self.connection.is_changed(),
-            wal_bytes: self.connection.wal_pages() * u64::from(limits::DATABASE_PAGE_BYTES),
+            wal_bytes,
             memory_bytes: 0,
         }
     }
@@ -238,10 +245,15 @@ fn set_up(mut connection: Connection, opening: &Opening) -> Result<Connection, S
     connection.option(ffi::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.option(ffi::SQLITE_DBCONFIG_ENABLE_FKEY, true)?;
     connection.keep_wal_file()?;
-    if opening.profile == Profile::Tenant {
-        guard(&mut connection)?;
-    }
-    let pages_max = opening.bytes_max / u64::from(limits::DATABASE_PAGE_BYTES);
+    let file_bytes_max = match opening.profile {
+        Profile::Tenant => {
+            guard(&mut connection)?;
+            connection.hold_to(Quota::new(&opening.path, wal_of(&opening.path), opening.bytes_max));
+            quota::file_bytes_max(opening.bytes_max)
+        }
+        Profile::Control => opening.bytes_max,
+    };
+    let pages_max = file_bytes_max / u64::from(limits::DATABASE_PAGE_BYTES);
     plain(&mut connection, "PRAGMA synchronous=FULL")?;
     plain(&mut connection, &format!("PRAGMA max_page_count={pages_max}"))?;
     connection.install_hooks()?;
@@ -287,6 +299,10 @@ fn run(connection: &mut Connection, request: &Request) -> Result<Option<Rows>, S
     let Some(mut statement) = connection.prepare(&request.sql)? else { return Ok(Some(Rows::default())) };
     if !request.may_write && !statement.is_readonly() {
         return Ok(None);
+    }
+    // Outside of a transaction its commit is looked at.
+    if request.in_transaction && statement.is_over_quota() {
+        return Err(explain::over_quota());
     }
     statement.bind(&request.parameters)?;
     collect(&mut statement, request.result_bytes_max).map(Some)

@@ -21,6 +21,7 @@ use super::functions::{self, Function};
 use super::guard;
 use super::memory;
 use super::message::{Extent, Profile};
+use super::quota::Quota;
 use super::statement::{Kept, Statement};
 
 /// A failed call: SQLite's extended result code and its text.
@@ -138,13 +139,35 @@ impl Connection {
             cancelled,
             stopped: Cell::new(Stopped::No),
             wal_pages: Cell::new(0),
+            may_write: Cell::new(false),
+            quota: None,
         });
         let connection = Self { raw, hooks, kept: Kept::default() };
         connection.check(code)?;
         Ok(connection)
     }
 
-    /// Installs the callbacks: the authorizer, the progress handler, the WAL hook and the replaced functions.
+    /// Holds the database to a quota. Before the callbacks are installed.
+    pub(super) fn hold_to(&mut self, quota: Quota) {
+        self.hooks.quota = Some(quota);
+    }
+
+    /// Whether the log should be copied before more is written.
+    pub(super) fn wal_is_tight(&self) -> bool {
+        self.hooks.quota.as_ref().is_some_and(Quota::is_tight)
+    }
+
+    /// Whether the statement that follows may write.
+    pub(super) fn set_may_write(&mut self, may_write: bool) {
+        self.hooks.may_write.set(may_write);
+    }
+
+    /// Whether nothing more may be written now.
+    pub(super) fn is_over_quota(&self) -> bool {
+        self.hooks.is_over_quota()
+    }
+
+    /// Installs the callbacks: the authorizer, the progress handler, the hooks of commits and the replaced functions.
     pub(super) fn install_hooks(&mut self) -> Result<()> {
         /// How many steps of SQLite's machine pass between two looks at the clock; a step takes under 1 µs.
         const STEPS_BETWEEN_LOOKS: c_int = 2_000;
@@ -154,6 +177,7 @@ impl Connection {
         // reads it as `Hooks` again.
         let code = unsafe {
             ffi::sqlite3_progress_handler(raw, STEPS_BETWEEN_LOOKS, Some(callbacks::on_progress), hooks);
+            ffi::sqlite3_commit_hook(raw, Some(callbacks::before_commit), hooks);
             ffi::sqlite3_wal_hook(raw, Some(callbacks::on_commit), hooks);
             ffi::sqlite3_set_authorizer(raw, Some(callbacks::on_question), hooks)
         };

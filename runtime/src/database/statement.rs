@@ -112,6 +112,11 @@ impl<'c> Statement<'c> {
         says_so && !self.connection.hooks.writes_unsaid.get()
     }
 
+    /// Whether it would write to a database that has used up its quota.
+    pub(super) fn is_over_quota(&self) -> bool {
+        !self.is_readonly() && self.connection.is_over_quota()
+    }
+
     /// Binds `values` to the parameters 1, 2, … in order.
     pub(super) fn bind(&mut self, values: &[Value]) -> Result<()> {
         // SAFETY: the statement is live.

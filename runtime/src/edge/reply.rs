@@ -154,6 +154,9 @@ fn limit_problem(limit: Limit) -> ProblemType {
         Limit::ResponseRate => {
             problem(S::REQUEST_TIMEOUT, "client-too-slow", "The client took the response too slowly")
         }
+        Limit::DatabaseBytes => {
+            problem(S::INSUFFICIENT_STORAGE, "database-full", "The function's database is full")
+        }
         Limit::Log => problem(S::BAD_GATEWAY, "log-limit", "The function logged too much"),
     }
 }

@@ -139,7 +139,7 @@ impl Restore<'_> {
         let sandbox = Arc::new(Sandbox::new(guest, pool, memory.clone(), Arc::default())?);
         let compiler = Compiler::new(std::env::current_exe()?, limits::COMPILE_BYTES_MAX, 0, memory);
         let artifacts = Artifacts::new(self.data.join("artifacts"), keys.artifacts);
-        let catalog = Arc::new(Catalog::new(artifacts, sandbox, compiler, 1));
+        let catalog = Arc::new(Catalog::new(artifacts, sandbox, compiler, 1, Arc::default()));
         for entry in &self.manifest.components {
             (self.progress)(&format!("compiling {}", entry.sha256));
             let digest = Digest::parse(&entry.sha256).context("a component without a digest")?;

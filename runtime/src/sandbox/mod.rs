@@ -40,7 +40,7 @@ pub use engine::{Code, compile};
 use guest::{Guest, Limiter};
 pub use least_rate::{LeastRate, Progress};
 use link::Runner;
-pub use link::{Compiled, LinkError};
+pub use link::{Compiled, Unsupported};
 use meter::Metered;
 use sqlite::Calls;
 use ticker::Ticker;
@@ -186,7 +186,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// When it does not fit that world's engine, or imports what the node does not offer.
-    pub fn link(&self, world: World, path: &Path) -> Result<Compiled, LinkError> {
+    pub fn link(&self, world: World, path: &Path) -> Result<Compiled, Unsupported> {
         self.runner(world).link(path)
     }
 

@@ -21,6 +21,11 @@ struct Which {
     limit: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
 /// What is read off the rooms when somebody asks.
 #[derive(Debug, Clone, Copy)]
 pub struct Gauges {
@@ -56,6 +61,10 @@ pub struct Gauges {
     pub memory_refusals: u64,
     /// Resident memory of the process.
     pub resident_bytes: u64,
+    /// Free bytes of the disk.
+    pub disk_free_bytes: u64,
+    /// Whether writes are turned away because of that, as 0 or 1.
+    pub disk_is_low: u64,
 }
 
 /// How a gauge is read off.
@@ -67,6 +76,7 @@ pub struct Metrics {
     requests: Family<Outcome, Counter>,
     seconds: Histogram,
     exceeded: Family<Which, Counter>,
+    components_refused: Family<Reason, Counter>,
     gauges: Vec<(Gauge, Read)>,
 }
 
@@ -83,6 +93,8 @@ impl Default for Metrics {
             "How often somebody ran into a limit, by limit",
             exceeded.clone(),
         );
+        let components_refused = Family::default();
+        registry.register("components_refused", "Components that were not taken", components_refused.clone());
         let mut gauges = Vec::new();
         let mut add = |name: &str, help: &str, read: Read| {
             let gauge = Gauge::default();
@@ -112,8 +124,10 @@ impl Default for Metrics {
         });
         add("memory_shared_bytes", "What of the shared memory is taken", |g| g.memory_shared_bytes);
         add("memory_refusals", "How often more memory was asked for than was there", |g| g.memory_refusals);
+        add("disk_free_bytes", "Free bytes of the disk of all data", |g| g.disk_free_bytes);
+        add("disk_is_low", "Whether the disk is so full that writes are turned away", |g| g.disk_is_low);
         add("resident_bytes", "Resident memory of the process", |g| g.resident_bytes);
-        Self { registry, requests, seconds, exceeded, gauges }
+        Self { registry, requests, seconds, exceeded, components_refused, gauges }
     }
 }
 
@@ -129,6 +143,12 @@ impl Metrics {
         let Exceeded { limit, used, allowed } = exceeded;
         self.exceeded.get_or_create(&Which { limit: limit.name() }).inc();
         tracing::info!(limit = limit.name(), used, allowed, "a limit was exceeded");
+    }
+
+    /// Counts a component that was not taken as it is: `unsupported`, `too_costly` to compile, or compiled code that is
+    /// `not_ours`.
+    pub fn component_refused(&self, reason: &'static str) {
+        self.components_refused.get_or_create(&Reason { reason }).inc();
     }
 
     /// The text that a scraper reads.

@@ -18,7 +18,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{DatabaseKey, Made, Shared, Tenant, Tenants, files, lock};
-use crate::database::{Command, DatabaseError};
+use crate::database::{self, Command, DatabaseError};
 use crate::limits;
 use crate::name::Id;
 
@@ -122,7 +122,7 @@ impl Incoming {
         let import = Command::Import {
             upload,
             path: self.shared.path(&self.key),
-            bytes_max: self.shared.policy.database_bytes_max,
+            bytes_max: database::file_bytes_max(self.shared.policy.database_bytes_max),
             time_max: limits::IMPORT_CHECK_TIME_MAX,
         };
         let _permit = self.shared.imports.acquire().await;
@@ -162,10 +162,10 @@ impl Tenants {
         Ok(Incoming { shared: self.0.clone(), key, file })
     }
 
-    /// Largest size of a database, in bytes.
+    /// Largest size of a database file, in bytes.
     #[must_use]
     pub fn database_bytes_max(&self) -> u64 {
-        self.0.policy.database_bytes_max
+        database::file_bytes_max(self.0.policy.database_bytes_max)
     }
 
     /// Ends the writes to a generation, for the commit that names the next. The files of `from` and of `to` stay.

@@ -5,13 +5,13 @@
 //! is stopped, what is open is rolled back, and the session is parked or closed.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::writer::{Expired, Writer};
-use super::{DatabaseKey, Made, Session, Shared, Tenant, making, park};
+use super::{DatabaseKey, Made, Session, Shared, Size, Tenant, files, making, park};
 use crate::database::{Command, DatabaseError, Executed, Reply, Rows, Value};
+use crate::exceeded::{Exceeded, Limit};
 use crate::limits;
 use crate::telemetry::in_current_request;
 
@@ -27,6 +27,8 @@ pub struct Lease {
     last_insert_rowid: i64,
     /// Whether the guest believes in a transaction that is no more.
     lost_transaction: bool,
+    /// Whether the log knows that the database was full.
+    is_full_told: bool,
 }
 
 /// What a lease holds once it has opened its database.
@@ -47,7 +49,16 @@ struct Held {
 
 impl Lease {
     pub(super) fn new(shared: Arc<Shared>, key: DatabaseKey, made: Made) -> Self {
-        Self { shared, key, made, held: None, changes: 0, last_insert_rowid: 0, lost_transaction: false }
+        Self {
+            shared,
+            key,
+            made,
+            held: None,
+            changes: 0,
+            last_insert_rowid: 0,
+            lost_transaction: false,
+            is_full_told: false,
+        }
     }
 
     /// Opens the database, which is made when it has never been opened, or joins the session that the lease has.
@@ -71,6 +82,7 @@ impl Lease {
             return Ok(());
         }
         if !self.made.is_known() {
+            self.shared.check_disk()?;
             making::make_once(&tenant, &self.made).await?;
         }
         let session = tenant.new_session().await?;
@@ -108,12 +120,25 @@ impl Lease {
         }
         let was_in_transaction = self.held.as_ref().is_some_and(|held| held.in_transaction);
         let outcome = self.run(result_bytes_max, sql, parameters).await;
+        if matches!(outcome, Err(DatabaseError::Full(_))) && !std::mem::replace(&mut self.is_full_told, true)
+        {
+            self.tell_full().await;
+        }
         let is_in_transaction = self.held.as_ref().is_some_and(|held| held.is_open && held.in_transaction);
         // SQLite, the clock or a failed session has rolled it back, and the guest does not know yet: what it says next
         // must not be committed alone.
         self.lost_transaction =
             was_in_transaction && !is_in_transaction && !ends_transaction && outcome.is_err();
         outcome
+    }
+
+    /// Tells of a database that is full, once for each lease. A disk that is nearly full tells of itself.
+    async fn tell_full(&self) {
+        let Size { bytes, wal_bytes } = files::size(&self.shared.path(&self.key)).await;
+        let (used, allowed) = (bytes + wal_bytes, self.shared.policy.database_bytes_max);
+        if !self.shared.disk.is_low() {
+            self.shared.metrics.exceeded(Exceeded::new(Limit::DatabaseBytes, used, allowed));
+        }
     }
 
     async fn run(
@@ -258,16 +283,14 @@ impl Held {
     }
 
     async fn take_writer(&mut self, shared: &Shared) -> Result<(), DatabaseError> {
-        let wal_bytes_max = shared.policy.database_bytes_max.saturating_add(limits::WAL_BYTES_MAX * 8);
-        if self.tenant.wal_bytes.load(Ordering::Relaxed) > wal_bytes_max {
-            return Err(DatabaseError::Full(
-                "the write-ahead log has outgrown the largest size of the database; long reads hold it back"
-                    .to_owned(),
-            ));
-        }
+        shared.check_disk()?;
         let permit = self.tenant.take_writer().await?;
         shared.generations.check_write(&self.tenant.key)?;
         self.writer = Some(Writer::new(permit));
+        if self.tenant.checkpoint_is_due() && !self.in_transaction {
+            // What held it back before may be gone, and the quota counts it.
+            self.checkpoint(shared).await;
+        }
         Ok(())
     }
 
@@ -286,13 +309,18 @@ impl Held {
             writer.start_clock(&self.tenant, self.session.id);
             return;
         }
-        if self.tenant.checkpoint_is_overdue() {
-            // One lease writes more than its end can wait for. The permit is held meanwhile, and a lease that is
-            // dropped here waits for the answer before it lets go. A failure is told of by the next call.
-            let answer = self.call(shared, Command::Checkpoint).await;
-            self.tenant.note_checkpoint(&answer);
+        if self.tenant.checkpoint_is_overdue() || (executed.wal_is_tight && !self.tenant.holds.are_any()) {
+            // One lease writes more than its end can wait for.
+            self.checkpoint(shared).await;
         }
         self.release_writer().await;
+    }
+
+    /// Copies the WAL under the permit that is held. A lease that is dropped meanwhile waits for the answer before it
+    /// lets go. A failure is told of by the next call.
+    async fn checkpoint(&mut self, shared: &Shared) {
+        let answer = self.call(shared, Command::Checkpoint).await;
+        self.tenant.note_checkpoint(&answer);
     }
 
     /// Lets the next writer in. When the clock was faster, waits until it has rolled back.

@@ -55,8 +55,10 @@ pub use quarantine::{Quarantine, Recovery};
 use crate::database::{
     Command, Database, DatabaseError, Extent, FileStream, Holds, Profile, Reply, SessionId,
 };
+use crate::disk::Disk;
 use crate::limits;
 use crate::name::Id;
+use crate::telemetry::Metrics;
 use deferred::Deferred;
 use generations::Generations;
 use park::{Closing, ParkingLot};
@@ -88,8 +90,17 @@ pub struct TenantPolicy {
     pub statement_time_max: Duration,
     /// How long a write transaction may be held open.
     pub transaction_held_max: Duration,
-    /// Size of one database file.
+    /// Size of one database, its log included.
     pub database_bytes_max: u64,
+}
+
+/// What is looked after beside the databases.
+#[derive(Clone)]
+pub struct Watched {
+    /// The disk that they are on.
+    pub disk: Arc<Disk>,
+    /// Where a full one is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl TenantPolicy {
@@ -122,6 +133,8 @@ struct Shared {
     folder: PathBuf,
     database: Database,
     policy: TenantPolicy,
+    disk: Arc<Disk>,
+    metrics: Arc<Metrics>,
     present: Mutex<HashMap<DatabaseKey, Weak<Tenant>>>,
     lot: ParkingLot,
     deferred: Deferred,
@@ -179,6 +192,7 @@ impl Tenants {
         database: Database,
         policy: TenantPolicy,
         register: Arc<dyn Register>,
+        Watched { disk, metrics }: Watched,
     ) -> Self {
         let handles = Arc::new(Semaphore::new(policy.sessions_max as usize));
         let lot = ParkingLot::new(policy.park_time_max, policy.park_memory_bytes_max);
@@ -187,6 +201,8 @@ impl Tenants {
             folder,
             database,
             policy,
+            disk,
+            metrics,
             present: Mutex::default(),
             lot,
             deferred,
@@ -391,6 +407,16 @@ impl Shared {
         });
         present.insert(key.clone(), Arc::downgrade(&tenant));
         tenant
+    }
+
+    /// Nothing is written while the disk is nearly full.
+    fn check_disk(&self) -> Result<(), DatabaseError> {
+        if self.disk.is_low() {
+            return Err(DatabaseError::Full(
+                "the node's disk is nearly full, and takes no writes".to_owned(),
+            ));
+        }
+        Ok(())
     }
 
     fn open_command(&self, key: &DatabaseKey) -> Command {

@@ -21,6 +21,8 @@ pub enum Limit {
     Handles,
     /// Host memory that one call of a guest takes, in bytes.
     HostCall,
+    /// Names and values of header fields that a guest makes, in bytes.
+    FieldBytes,
     /// Random bytes that one call of a guest asks for.
     RandomBytes,
     /// Log output of a request, in bytes.
@@ -49,6 +51,7 @@ impl Limit {
             Self::Stack => "stack_bytes_max",
             Self::Handles => "handles_max",
             Self::HostCall => "hostcall_bytes_max",
+            Self::FieldBytes => "field_bytes_max",
             Self::RandomBytes => "random_bytes_max",
             Self::Log => "log_bytes_max",
             Self::RequestBytes => "body_bytes_max",

@@ -61,6 +61,8 @@ pub const HOSTCALL_BYTES_MAX: usize = 16 << 20;
 pub const RESOURCES_MAX: usize = 10_000;
 /// Bytes of a response that the host takes out of a guest at once.
 pub const RESPONSE_CHUNK_BYTES_MAX: usize = 64 << 10;
+/// Names and values of one set of header fields that a guest makes, twice of what browsers and proxies take.
+pub const FIELD_BYTES_MAX: usize = 128 << 10;
 /// Random bytes that one call may ask for.
 pub const RANDOM_BYTES_MAX: u64 = 1 << 20;
 /// What a guest may write to stdout and stderr together in one request; the rest is dropped and said so.

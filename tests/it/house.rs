@@ -63,10 +63,10 @@ const VOCABULARY: &[&str] =
 const CONFINED: &[(&str, &[&str])] = &[
     ("libsql", &["database/"]),
     // In `edge`: the type of the error in which a request body ends, which wasi:http fixes.
-    ("wasmtime", &["sandbox/", "edge/intake.rs"]),
+    ("wasmtime", &["sandbox/", "edge/request_body.rs"]),
     ("wasmparser", &["sandbox/world.rs"]),
     ("wasmtime_wasi", &["sandbox/"]),
-    ("wasmtime_wasi_http", &["sandbox/", "edge/intake.rs"]),
+    ("wasmtime_wasi_http", &["sandbox/", "edge/request_body.rs"]),
     // In `sandbox` and `control`: the type of a body's bytes.
     (
         "hyper",

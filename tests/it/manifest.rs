@@ -275,7 +275,12 @@ fn a_node_tells_the_most_that_a_manifest_may_ask_for() -> Result<()> {
     let node = TIGHT.node()?;
     let told = node.admin("GET", "/v1/node", b"")?.expect(200)?.json()?;
     let limits = told.get("limits").context("no limits")?;
-    let expected = json!({"memory_bytes_max": 33_554_432, "cpu_time_max_ms": 200, "wall_time_max_ms": 2_000});
+    let expected = json!({
+        "memory_bytes_max": 33_554_432,
+        "cpu_time_max_ms": 200,
+        "wall_time_max_ms": 2_000,
+        "response_bytes_max": 67_108_864,
+    });
     assert_eq!(limits, &expected);
     Ok(())
 }

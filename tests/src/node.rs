@@ -72,6 +72,13 @@ impl Builder {
         self
     }
 
+    /// Starts the process with a file open that it does not know of: `/dev/zero`.
+    #[must_use]
+    pub fn inheriting_a_file(mut self) -> Self {
+        self.prelude.push("exec 9</dev/zero".to_owned());
+        self
+    }
+
     /// Runs the process, and whatever it starts, in a control group.
     #[must_use]
     pub fn in_group(mut self, group: &MemoryGroup) -> Self {

@@ -8,6 +8,7 @@ mod cookie;
 mod intake;
 mod origin;
 mod reply;
+mod request_body;
 mod variables;
 
 use std::sync::Arc;
@@ -30,9 +31,9 @@ use crate::sandbox::{GuestFailure, GuestLimits, LeastRate, OnDisconnect, Run, Sa
 use crate::telemetry::{Metrics, RequestContext};
 use crate::tenant::Tenants;
 use client::Client;
-use intake::{BoundedBody, Bounds, Broken};
 use reply::Failure;
 pub use reply::ReplyBody;
+use request_body::{BoundedBody, Bounds, Broken};
 use variables::VariablesOf;
 
 /// The rooms behind the corridor, and what holds for every request.

@@ -143,6 +143,9 @@ fn limit_problem(limit: Limit) -> ProblemType {
         Limit::HostCall => {
             problem(S::BAD_GATEWAY, "hostcall-limit", "The function gave the node too much at once")
         }
+        Limit::FieldBytes => {
+            problem(S::BAD_GATEWAY, "fields-limit", "The function's header fields are too large")
+        }
         Limit::RandomBytes => {
             problem(S::BAD_GATEWAY, "random-limit", "The function asked for too many random bytes")
         }

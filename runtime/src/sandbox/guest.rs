@@ -49,19 +49,11 @@ impl Guest {
             .allow_udp(false)
             .max_random_size(limits::RANDOM_BYTES_MAX)
             .build();
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(limits::FIELD_BYTES_MAX);
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits::RESOURCES_MAX);
-        Self {
-            wasi,
-            http: WasiHttpCtx::new(),
-            hooks: Hooks,
-            table,
-            limiter,
-            calls,
-            opens: 0,
-            variables,
-            _ticket: ticket,
-        }
+        Self { wasi, http, hooks: Hooks, table, limiter, calls, opens: 0, variables, _ticket: ticket }
     }
 
     /// The lease and the table that its connections are kept in.

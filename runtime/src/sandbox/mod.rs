@@ -333,7 +333,7 @@ fn classify(error: &wasmtime::Error, guest: &Guest) -> GuestFailure {
     }
 }
 
-/// The limit that wasmtime or its host functions found exceeded. Two of their errors have no type of their own.
+/// The limit that wasmtime or its host functions found exceeded. Some of their errors have no type that can be named.
 fn limit_of_the_engine(error: &wasmtime::Error) -> Option<Exceeded> {
     let whole = |limit, allowed: u64| Some(Exceeded::new(limit, allowed, allowed));
     let says = |text: &str| error.chain().any(|cause| cause.to_string().contains(text));
@@ -345,6 +345,8 @@ fn limit_of_the_engine(error: &wasmtime::Error) -> Option<Exceeded> {
         whole(Limit::Handles, limits::RESOURCES_MAX as u64)
     } else if says("fuel allocated for hostcalls has been exhausted") {
         whole(Limit::HostCall, limits::HOSTCALL_BYTES_MAX as u64)
+    } else if says("total size of fields exceeds limit") {
+        whole(Limit::FieldBytes, limits::FIELD_BYTES_MAX as u64)
     } else if says("requested len") && says("exceeds limit") {
         whole(Limit::RandomBytes, limits::RANDOM_BYTES_MAX)
     } else {

@@ -94,6 +94,8 @@ pub const STACK_KEPT_BYTES: usize = 128 << 10;
 pub const COMPONENT_BYTES_MAX: u64 = 64 << 20;
 /// CPU time that compiling one component may take, in its own process.
 pub const COMPILE_CPU_TIME_MAX: Duration = Duration::from_secs(120);
+/// Machine code of one component. That of an 18 MB Python guest has some 60 MB.
+pub const COMPILED_BYTES_MAX: u64 = 512 << 20;
 /// Address space that compiling one component may take, in its own process.
 pub const COMPILE_BYTES_MAX: u64 = 4 << 30;
 /// Address space for each thread of a compilation: one that has little makes do with one thread.

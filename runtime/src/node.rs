@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::admission::Admission;
-use crate::catalog::{Artifacts, Catalog, Compiler};
+use crate::catalog::{Artifacts, Catalog, Compiler, CompilerLimits};
 use crate::config::{Config, DescriptorLimit, Flags};
 use crate::control::{self, AdminDoor, AdminState, Directory, Keys, Store, Variables};
 use crate::database::{self, Database};
@@ -203,7 +203,12 @@ impl Rooms {
         make_private_folder(&artifacts)?;
         let artifacts = Artifacts::new(artifacts, keys.artifacts);
         let program = std::env::current_exe()?;
-        let compiler = Compiler::new(program, plan.compile_bytes_max, plan.compile_charge, memory.clone());
+        let compiler_limits = CompilerLimits {
+            bytes_max: plan.compile_bytes_max,
+            bytes_charged: plan.compile_charge,
+            cpu_time_max: config.compile_cpu_time_max,
+        };
+        let compiler = Compiler::new(program, compiler_limits, memory.clone());
         let disk = Arc::new(Disk::of(config.data.clone(), config.disk_free_bytes_min));
         let watched = Watched { disk: disk.clone(), metrics: metrics.clone() };
         let folder = config.data.join("tenants");

@@ -19,6 +19,7 @@ mod admin;
 mod backup;
 mod bad_input;
 mod cli;
+mod compile;
 mod concurrency;
 mod config;
 mod connection;

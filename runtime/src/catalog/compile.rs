@@ -4,11 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::process::Command;
 
-use super::CatalogError;
+use super::{CatalogError, bounds};
 use crate::limits;
 use crate::memory::{Budget, Charge, Exhausted};
 use crate::sandbox::{self, World};
@@ -22,20 +22,30 @@ const BAD_COMPONENT: u8 = 65;
 /// The program that compiles, and what it may take.
 pub struct Compiler {
     program: PathBuf,
-    bytes_max: u64,
-    bytes_charged: u64,
+    limits: CompilerLimits,
     memory: Arc<Budget>,
 }
 
+/// What one compilation may take.
+#[derive(Debug, Clone, Copy)]
+pub struct CompilerLimits {
+    /// Address space, in bytes.
+    pub bytes_max: u64,
+    /// What of it is charged to the node's memory while it runs.
+    pub bytes_charged: u64,
+    /// CPU time, in whole seconds.
+    pub cpu_time_max: Duration,
+}
+
 impl Compiler {
-    /// `program`, in `bytes_max` of address space. `bytes_charged` of them are charged to `memory` while it runs.
+    /// `program` within limits, whose memory is charged to `memory`.
     #[must_use]
-    pub fn new(program: PathBuf, bytes_max: u64, bytes_charged: u64, memory: Arc<Budget>) -> Self {
-        Self { program, bytes_max, bytes_charged, memory }
+    pub fn new(program: PathBuf, limits: CompilerLimits, memory: Arc<Budget>) -> Self {
+        Self { program, limits, memory }
     }
 
     pub(super) fn charge(&self) -> Result<Charge, Exhausted> {
-        self.memory.charge(self.bytes_charged)
+        self.memory.charge(self.limits.bytes_charged)
     }
 
     /// Compiles `component` to `output`, and tells the world that it is for.
@@ -43,17 +53,19 @@ impl Compiler {
         let process = Command::new(&self.program)
             .arg(SUBCOMMAND)
             .arg("--bytes-max")
-            .arg(self.bytes_max.to_string())
+            .arg(self.limits.bytes_max.to_string())
+            .arg("--cpu-seconds-max")
+            .arg(self.limits.cpu_time_max.as_secs().to_string())
             .arg(component)
             .arg(output)
             .env_clear()
-            .env("RAYON_NUM_THREADS", threads(self.bytes_max).to_string())
+            .env("RAYON_NUM_THREADS", threads(self.limits.bytes_max).to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
-        let wall_time_max = limits::COMPILE_CPU_TIME_MAX * 2;
+        let wall_time_max = self.limits.cpu_time_max * 2;
         let Ok(done) = tokio::time::timeout(wall_time_max, process.wait_with_output()).await else {
             return Err(self.too_costly());
         };
@@ -72,8 +84,8 @@ impl Compiler {
         CatalogError::TooCostly(format!(
             "compiling the component took more than {} s of CPU time or {} MiB of address space, which is what this \
              node has for it",
-            limits::COMPILE_CPU_TIME_MAX.as_secs(),
-            self.bytes_max >> 20
+            self.limits.cpu_time_max.as_secs(),
+            self.limits.bytes_max >> 20
         ))
     }
 }
@@ -86,15 +98,14 @@ fn threads(bytes_max: u64) -> u64 {
 
 /// What the compiler's process does: limits itself, compiles `component`, writes `output` and prints the world.
 #[must_use]
-pub fn compile_in_this_process(bytes_max: u64, component: &Path, output: &Path) -> ExitCode {
-    let bound = |resource, limit| {
-        setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })
-            .map_err(std::io::Error::from)
-    };
+pub fn compile_in_this_process(
+    bytes_max: u64,
+    cpu_time_max: Duration,
+    component: &Path,
+    output: &Path,
+) -> ExitCode {
     let work = || -> anyhow::Result<Result<World, String>> {
-        bound(Resource::As, bytes_max)?;
-        bound(Resource::Cpu, limits::COMPILE_CPU_TIME_MAX.as_secs())?;
-        bound(Resource::Core, 0)?;
+        bounds::bind(bytes_max, cpu_time_max)?;
         let component = std::fs::read(component)?;
         match sandbox::compile(&component)? {
             Ok(code) => {

@@ -5,6 +5,7 @@
 //! knows where components lie.
 
 mod artifact;
+mod bounds;
 mod compile;
 
 use std::collections::HashMap;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OnceCell, Semaphore};
 
 pub use artifact::{Artifacts, Digest, component_file};
-pub use compile::{Compiler, compile_in_this_process};
+pub use compile::{Compiler, CompilerLimits, compile_in_this_process};
 
 use crate::limits;
 use crate::memory::Exhausted;

@@ -28,6 +28,7 @@ mod variable;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
@@ -87,6 +88,9 @@ enum Command {
         /// Address space that it may take, in bytes
         #[arg(long, default_value_t = limits::COMPILE_BYTES_MAX)]
         bytes_max: u64,
+        /// CPU time that it may take, in seconds
+        #[arg(long, default_value_t = limits::COMPILE_CPU_TIME_MAX.as_secs())]
+        cpu_seconds_max: u64,
         /// The component
         component: PathBuf,
         /// Where the machine code goes
@@ -111,8 +115,9 @@ struct ServeArgs {
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(args) => return serve(args),
-        Command::CompileComponent { bytes_max, component, output } => {
-            return crate::catalog::compile_in_this_process(bytes_max, &component, &output);
+        Command::CompileComponent { bytes_max, cpu_seconds_max, component, output } => {
+            let cpu_time_max = Duration::from_secs(cpu_seconds_max);
+            return crate::catalog::compile_in_this_process(bytes_max, cpu_time_max, &component, &output);
         }
         Command::Tenant(args) => tenant::run(&args),
         Command::Variable(args) => variable::run(&args),

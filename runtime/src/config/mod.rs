@@ -62,6 +62,8 @@ pub struct Config {
     pub turn_wait_max: Duration,
     /// Largest component.
     pub component_bytes_max: u64,
+    /// CPU time that compiling it may take.
+    pub compile_cpu_time_max: Duration,
     /// How long a component stays mapped after its last request.
     pub component_park_time_max: Duration,
     /// Threads that run SQL.
@@ -119,6 +121,8 @@ impl Config {
             r.at_least("tenant_concurrency_max", 1, memory::tenant_concurrency_max(concurrency_max));
         let turn_wait_max = r.milliseconds("turn_wait_max_ms", 0, limits::TURN_WAIT_MAX);
         let component_bytes_max = r.at_least("component_bytes_max", 1, memory::component_bytes_max(shared));
+        let compile_cpu_time_max =
+            r.milliseconds("compile_cpu_time_max_ms", 1_000, limits::COMPILE_CPU_TIME_MAX);
         let component_park_time_max =
             r.milliseconds("component_park_time_max_ms", 0, limits::COMPONENT_PARK_TIME_MAX);
         let database_threads = r.at_least("database_threads", 1, threads);
@@ -149,6 +153,7 @@ impl Config {
             tenant_concurrency_max: tenant_concurrency_max?,
             turn_wait_max: turn_wait_max?,
             component_bytes_max: component_bytes_max?,
+            compile_cpu_time_max: compile_cpu_time_max?,
             component_park_time_max: component_park_time_max?,
             database_threads: database_threads?,
             disk_free_bytes_min: disk_free_bytes_min?,

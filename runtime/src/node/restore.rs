@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{UNFINISHED_RESTORE, lock_data, make_private_folder};
 use crate::backup::{Checker, DatabaseEntry, FileEntry, Folder, LOST_AND_FOUND, Manifest};
-use crate::catalog::{self, Artifacts, Catalog, Compiler, Digest};
+use crate::catalog::{self, Artifacts, Catalog, Compiler, CompilerLimits, Digest};
 use crate::control::{self, Keys};
 use crate::database::Database;
 use crate::limits;
@@ -137,7 +137,12 @@ impl Restore<'_> {
         let memory = Arc::new(Budget::unlimited());
         let pool = PoolSize { guests_max: 1, idle_bytes_max: 0 };
         let sandbox = Arc::new(Sandbox::new(guest, pool, memory.clone(), Arc::default())?);
-        let compiler = Compiler::new(std::env::current_exe()?, limits::COMPILE_BYTES_MAX, 0, memory);
+        let compiler_limits = CompilerLimits {
+            bytes_max: limits::COMPILE_BYTES_MAX,
+            bytes_charged: 0,
+            cpu_time_max: limits::COMPILE_CPU_TIME_MAX,
+        };
+        let compiler = Compiler::new(std::env::current_exe()?, compiler_limits, memory);
         let artifacts = Artifacts::new(self.data.join("artifacts"), keys.artifacts);
         let catalog = Arc::new(Catalog::new(artifacts, sandbox, compiler, 1, Arc::default()));
         for entry in &self.manifest.components {

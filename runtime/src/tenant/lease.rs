@@ -309,7 +309,7 @@ impl Held {
             writer.start_clock(&self.tenant, self.session.id);
             return;
         }
-        if self.tenant.checkpoint_is_overdue() || (executed.wal_is_tight && !self.tenant.holds.are_any()) {
+        if self.tenant.checkpoint_is_overdue(executed) {
             // One lease writes more than its end can wait for.
             self.checkpoint(shared).await;
         }

@@ -53,7 +53,7 @@ pub use making::{Asking, Made, Register, RegisterError};
 pub use quarantine::{Quarantine, Recovery};
 
 use crate::database::{
-    Command, Database, DatabaseError, Extent, FileStream, Holds, Profile, Reply, SessionId,
+    Command, Database, DatabaseError, Executed, Extent, FileStream, Holds, Profile, Reply, SessionId,
 };
 use crate::disk::Disk;
 use crate::limits;
@@ -508,8 +508,9 @@ impl Tenant {
         self.wal_bytes.load(Ordering::Relaxed) > limits::WAL_BYTES_MAX && !self.holds.are_any()
     }
 
-    fn checkpoint_is_overdue(&self) -> bool {
-        self.wal_bytes.load(Ordering::Relaxed) > limits::WAL_BYTES_MAX * 4 && !self.holds.are_any()
+    fn checkpoint_is_overdue(&self, executed: &Executed) -> bool {
+        let is_large = self.wal_bytes.load(Ordering::Relaxed) > limits::WAL_BYTES_MAX * 4;
+        (is_large || executed.wal_is_tight) && !self.holds.are_any()
     }
 
     fn note_checkpoint(&self, answer: &Result<Reply, DatabaseError>) {

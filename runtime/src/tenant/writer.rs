@@ -74,7 +74,7 @@ impl Writer {
                 return;
             }
             tenant.note_wal(executed.wal_bytes);
-            if !tenant.checkpoint_is_overdue() {
+            if !tenant.checkpoint_is_overdue(executed) {
                 lock(&holding).release();
             }
         }

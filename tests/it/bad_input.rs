@@ -202,11 +202,6 @@ fn a_guest_that_never_answers(guest: &str) -> Result<()> {
     fails_alone(guest, "/never", 504, "wall-time-limit")
 }
 
-#[test]
-fn a_guest_that_ends_without_a_response() -> Result<()> {
-    fails_alone("misbehave", "/no-response", 502, "no-response")
-}
-
 fn waiting_costs_no_cpu_time(guest: &str) -> Result<()> {
     let node = TIGHT.node()?;
     let tenant = node.tenant(guest)?;

@@ -5,7 +5,7 @@
 //! what must come of it:
 //!
 //! - `expect:` the slug of a problem, `answered` (200), `cut` (the head comes, and not the whole body), or `refused`
-//!   (the upload is no `bad-component` to keep); several with `|` between them;
+//!   (the upload gets `bad-component`); several with `|` between them;
 //! - `limit:` the limit that a metric counts and a line of the log tells of, if any;
 //! - `manifest:` the function's section of a manifest, as JSON;
 //! - `says:` a text that the problem's detail holds.

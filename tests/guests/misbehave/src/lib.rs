@@ -49,7 +49,6 @@ impl Guest for Misbehave {
                 wire::reply(out, 200, "text/plain", taken.len().to_string().as_bytes());
             }
             "/never" => wire::sleep(60 * 60 * 1000),
-            "/no-response" => {}
 
             "/drip" => bodies::drip(out, url.number("chunks"), url.number("ms")),
             "/echo" => bodies::echo(&request, out),

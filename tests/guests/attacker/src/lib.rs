@@ -7,6 +7,7 @@ mod bindings {
     wit_bindgen::generate!({ path: "../misbehave/wit", world: "imports", generate_all });
 }
 #[path = "../../misbehave/src/wire.rs"]
+#[expect(dead_code, reason = "the attacks use a part of it")]
 mod wire;
 
 use wasip2::exports::http::incoming_handler::Guest;

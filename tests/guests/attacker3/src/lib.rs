@@ -3,6 +3,7 @@
 //! A file has `pub(crate) async fn attack() -> Answer`; the build script finds it.
 
 #[path = "../../misbehave3/src/wire.rs"]
+#[expect(dead_code, reason = "the attacks use a part of it")]
 mod wire;
 
 use wasip3::exports::http::handler::Guest;

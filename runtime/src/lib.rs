@@ -26,6 +26,7 @@ pub mod config;
 pub mod control;
 pub mod manifest;
 pub mod node;
+pub mod outbound;
 pub mod telemetry;
 pub mod toolchain;
 
@@ -35,6 +36,7 @@ pub mod exceeded;
 pub mod limits;
 pub mod memory;
 pub mod name;
+pub mod network;
 pub mod problem;
 pub mod request_id;
 pub mod spelling;

@@ -170,6 +170,34 @@ pub const OPENS_PER_GUEST: u32 = 256;
 /// Checkpoints and closes that run at the same time, off the path of requests.
 pub const EVICTIONS_AT_ONCE: usize = 4;
 
+/// Entries of a function's `allowed_outbound_hosts`: an address that is in use holds them in memory.
+pub const OUTBOUND_HOSTS_MAX: usize = 100;
+/// Outgoing requests of one request that are open at the same time. Cloudflare's figure is 6, Spin's 16.
+pub const OUTBOUND_CONCURRENCY_MAX: u32 = 8;
+/// Outgoing requests of one request, those that were denied included. Cloudflare's figure.
+pub const OUTBOUND_REQUESTS_MAX: u32 = 50;
+/// Body of an outgoing request.
+pub const OUTBOUND_REQUEST_BYTES_MAX: u64 = 10 << 20;
+/// Body of the response to an outgoing request.
+pub const OUTBOUND_RESPONSE_BYTES_MAX: u64 = 10 << 20;
+/// How long an outgoing request may take to reach its server: the name, the connection, TLS.
+pub const OUTBOUND_CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long the head of the response may take from then on, the sending of the request included.
+pub const OUTBOUND_FIRST_BYTE_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long the body of the response may pause.
+pub const OUTBOUND_BETWEEN_BYTES_TIME_MAX: Duration = Duration::from_secs(10);
+/// What one open outgoing request is charged of the memory that requests share: the buffers of HTTP, of TLS and of the
+/// socket's two ends in this process.
+pub const OUTBOUND_CALL_BYTES: u64 = 192 << 10;
+/// What hyper may buffer of one outgoing request, and so the largest head of its response.
+pub const OUTBOUND_BUFFER_BYTES: usize = 64 << 10;
+/// Addresses of one name that are tried.
+pub const OUTBOUND_ADDRESSES_MAX: usize = 4;
+/// Names whose addresses are remembered for as long as their servers say.
+pub const RESOLVED_NAMES_MAX: u64 = 1_024;
+/// Questions to one name server that wait for their answer.
+pub const RESOLVING_MAX: usize = 4_096;
+
 /// How long a snapshot waits for requests that read the database; its writers wait behind it.
 pub const SNAPSHOT_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long a snapshot may be read: 1 GiB at 15 Mbit/s. Its tenant's WAL grows meanwhile.

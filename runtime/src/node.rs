@@ -34,6 +34,7 @@ use crate::limits;
 use crate::listener::{Connections, Listener};
 use crate::manifest::{self, Milliseconds};
 use crate::memory::Budget;
+use crate::outbound::Outbound;
 use crate::sandbox::{GuestLimits, Sandbox};
 use crate::telemetry::{self, Gauges, Metrics};
 use crate::tenant::{Tenants, Watched};
@@ -101,6 +102,7 @@ struct Rooms {
     catalog: Arc<Catalog>,
     tenants: Tenants,
     sandbox: Arc<Sandbox>,
+    outbound: Arc<Outbound>,
     memory: Arc<Budget>,
     disk: Arc<Disk>,
     metrics: Arc<Metrics>,
@@ -195,6 +197,7 @@ impl Rooms {
         let store = Arc::new(store);
         let variables = Arc::new(Variables::new(store.clone(), keys.variables));
         let metrics: Arc<Metrics> = Arc::default();
+        let outbound = Arc::new(Outbound::new(config.outbound.clone(), memory.clone(), metrics.clone())?);
         let sandbox = Sandbox::new(config.guest, config.pool(), memory.clone(), metrics.clone()).context(
             "the sandbox cannot be made; concurrency_max decides how much address space it reserves",
         )?;
@@ -231,6 +234,7 @@ impl Rooms {
             )),
             tenants,
             sandbox,
+            outbound,
             memory,
             disk,
             metrics,
@@ -244,6 +248,7 @@ impl Rooms {
             catalog: self.catalog.clone(),
             tenants: self.tenants.clone(),
             sandbox: self.sandbox.clone(),
+            outbound: self.outbound.clone(),
             memory: self.memory.clone(),
             metrics: self.metrics.clone(),
             base_domain: config.base_domain.clone(),

@@ -25,6 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "edge",
             "listener",
             "manifest",
+            "outbound",
             "sandbox",
             "telemetry",
             "tenant",
@@ -32,11 +33,25 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("backup", &["catalog", "control", "database", "tenant"]),
     // Settings become the policies that these rooms define.
-    ("config", &["listener", "routing", "sandbox", "telemetry", "tenant"]),
-    ("edge", &["admission", "catalog", "control", "listener", "routing", "sandbox", "telemetry", "tenant"]),
+    ("config", &["listener", "outbound", "routing", "sandbox", "telemetry", "tenant"]),
+    (
+        "edge",
+        &[
+            "admission",
+            "catalog",
+            "control",
+            "listener",
+            "outbound",
+            "routing",
+            "sandbox",
+            "telemetry",
+            "tenant",
+        ],
+    ),
     ("control", &["catalog", "database", "listener", "manifest", "routing", "telemetry", "tenant"]),
     ("catalog", &["sandbox", "telemetry"]),
-    ("sandbox", &["admission", "database", "telemetry", "tenant"]),
+    ("sandbox", &["admission", "database", "outbound", "telemetry", "tenant"]),
+    ("outbound", &["manifest", "telemetry"]),
     ("tenant", &["database", "telemetry"]),
     ("database", &[]),
     ("admission", &[]),
@@ -50,6 +65,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("memory", &[]),
     ("name", &[]),
+    ("network", &[]),
     ("problem", &[]),
     ("request_id", &[]),
     ("spelling", &[]),
@@ -57,7 +73,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 /// What every room may name.
 const VOCABULARY: &[&str] =
-    &["disk", "exceeded", "limits", "memory", "name", "problem", "request_id", "spelling"];
+    &["disk", "exceeded", "limits", "memory", "name", "network", "problem", "request_id", "spelling"];
 
 /// A word of the source, and the only places where it may stand.
 const CONFINED: &[(&str, &[&str])] = &[
@@ -70,12 +86,25 @@ const CONFINED: &[(&str, &[&str])] = &[
     // In `sandbox` and `control`: the type of a body's bytes.
     (
         "hyper",
-        &["listener/", "edge/", "sandbox/", "control/api.rs", "control/database_api.rs", "control/upload.rs"],
+        &[
+            "listener/",
+            "edge/",
+            "sandbox/",
+            "outbound/",
+            "control/api.rs",
+            "control/database_api.rs",
+            "control/upload.rs",
+        ],
     ),
-    ("hyper_util", &["listener/"]),
+    ("hyper_util", &["listener/", "outbound/"]),
+    ("hickory_resolver", &["outbound/resolve.rs"]),
+    ("rustls", &["outbound/"]),
+    ("tokio_rustls", &["outbound/"]),
+    ("webpki_roots", &["outbound/tls.rs"]),
+    ("url", &["manifest/outbound.rs", "outbound/"]),
     ("tokio_io_timeout", &["listener/"]),
     ("proxy_header", &["listener/"]),
-    ("ipnet", &["listener/"]),
+    ("ipnet", &["network.rs"]),
     ("axum", &["control/"]),
     ("aes_gcm", &["control/"]),
     ("multer", &["control/upload.rs"]),

@@ -42,6 +42,7 @@ mod manifest;
 mod many_tenants;
 mod memory;
 mod origin;
+mod outbound;
 mod packaging;
 mod parking;
 mod project;

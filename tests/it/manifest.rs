@@ -17,7 +17,7 @@ use crate::{SHIPPED, TIGHT};
 in_both_worlds![a_function_is_held_to_its_own_limits];
 
 /// Deploys a guest as a tenant's function `fn`, with a manifest.
-fn deploy(tenant: &Tenant<'_>, component: &str, manifest: &Value) -> Result<()> {
+pub(crate) fn deploy(tenant: &Tenant<'_>, component: &str, manifest: &Value) -> Result<()> {
     let component = std::fs::read(guest(component)?)?;
     let manifest = manifest.to_string();
     let parts = [("manifest", manifest.as_bytes()), ("component", component.as_slice())];

@@ -15,6 +15,7 @@ pub mod logs;
 mod node;
 pub mod sqlite;
 mod tenant;
+pub mod upstream;
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -17,7 +17,9 @@ use sources::Reader;
 pub use sources::{ConfigError, Flags};
 
 use crate::limits;
-use crate::listener::{ClientIpHeader, Networks, TrustedProxies};
+use crate::listener::{ClientIpHeader, TrustedProxies};
+use crate::network::Networks;
+use crate::outbound;
 use crate::routing::BaseDomain;
 use crate::sandbox::{GuestLimits, LeastRate, PoolSize};
 use crate::telemetry::LogFormat;
@@ -72,6 +74,8 @@ pub struct Config {
     pub disk_free_bytes_min: u64,
     /// What holds for tenants' databases.
     pub tenants: TenantPolicy,
+    /// What holds for the requests that guests send.
+    pub outbound: outbound::Policy,
     /// How long a drain waits for requests in flight.
     pub drain_deadline: Duration,
 }
@@ -128,6 +132,7 @@ impl Config {
         let database_threads = r.at_least("database_threads", 1, threads);
         let disk_free_bytes_min = r.at_least("disk_free_bytes_min", 0, limits::DISK_FREE_BYTES_MIN);
         let tenants = Self::read_tenants(r, spoken.map_or(0, |spoken| spoken.park_memory_bytes_max));
+        let outbound = Self::read_outbound(r);
         let drain_deadline = r.milliseconds("drain_deadline_ms", 0, limits::DRAIN_DEADLINE);
         Some(Self {
             data: data?,
@@ -158,6 +163,7 @@ impl Config {
             database_threads: database_threads?,
             disk_free_bytes_min: disk_free_bytes_min?,
             tenants: tenants?,
+            outbound: outbound?,
             drain_deadline: drain_deadline?,
         })
     }
@@ -194,6 +200,36 @@ impl Config {
             statement_time_max: statement_time_max?,
             transaction_held_max: transaction_held_max?,
             database_bytes_max: database_bytes_max?,
+        })
+    }
+
+    fn read_outbound(r: &mut Reader) -> Option<outbound::Policy> {
+        let networks_allowed = r.value("outbound_networks_allowed", Networks::default());
+        let resolver = r.optional("resolver");
+        let ca_file = r.text("outbound_ca_file").map(PathBuf::from);
+        let concurrency_max = r.at_least("outbound_concurrency_max", 1, limits::OUTBOUND_CONCURRENCY_MAX);
+        let requests_max = r.at_least("outbound_requests_max", 0, limits::OUTBOUND_REQUESTS_MAX);
+        let request_bytes = r.at_least("outbound_request_bytes_max", 0, limits::OUTBOUND_REQUEST_BYTES_MAX);
+        let response_bytes =
+            r.at_least("outbound_response_bytes_max", 0, limits::OUTBOUND_RESPONSE_BYTES_MAX);
+        let connect = r.milliseconds("outbound_connect_time_max_ms", 1, limits::OUTBOUND_CONNECT_TIME_MAX);
+        let first_byte =
+            r.milliseconds("outbound_first_byte_time_max_ms", 1, limits::OUTBOUND_FIRST_BYTE_TIME_MAX);
+        let between_bytes =
+            r.milliseconds("outbound_between_bytes_time_max_ms", 1, limits::OUTBOUND_BETWEEN_BYTES_TIME_MAX);
+        Some(outbound::Policy {
+            networks_allowed: networks_allowed?,
+            resolver: resolver?,
+            ca_file,
+            concurrency_max: concurrency_max?,
+            requests_max: requests_max?,
+            request_bytes_max: request_bytes?,
+            response_bytes_max: response_bytes?,
+            times: outbound::Times {
+                connect: connect?,
+                first_byte: first_byte?,
+                between_bytes: between_bytes?,
+            },
         })
     }
 
@@ -280,10 +316,11 @@ impl Config {
     }
 
     /// Descriptors that the permits of this configuration can come to need: three for each database session (file,
-    /// WAL, folder while it syncs), one for each connection.
+    /// WAL, folder while it syncs), one for each connection, those that guests open included.
     fn descriptors_needed(&self) -> u64 {
         u64::from(self.tenants.sessions_max) * 3
             + u64::from(self.connections_max)
+            + u64::from(self.concurrency_max) * u64::from(self.outbound.concurrency_max)
             + u64::from(limits::ADMIN_CONNECTIONS_MAX)
             + limits::DESCRIPTORS_RESERVED
     }

@@ -16,7 +16,7 @@ const OTHER_VARIABLES: &[&str] =
     &["DORMOUSE_CONFIG", "DORMOUSE_NODE", "DORMOUSE_TOKEN", "DORMOUSE_TOKEN_FILE", "DORMOUSE_TEST_TENANTS"];
 
 /// Settings that are lists. In a file they are arrays, elsewhere texts with commas.
-const LISTS: &[&str] = &["trusted_proxies"];
+const LISTS: &[&str] = &["outbound_networks_allowed", "trusted_proxies"];
 
 macro_rules! settings {
     ($($(#[$doc:meta])* $key:ident,)*) => {
@@ -108,6 +108,27 @@ settings! {
     database_bytes_max,
     /// Free bytes of the disk below which writes are turned away [default: 268435456]
     disk_free_bytes_min,
+    /// Networks that functions may reach although they are not public, such as 10.0.0.0/8, with commas between them
+    /// [default: none]
+    outbound_networks_allowed,
+    /// The name server for functions' requests, such as 127.0.0.1:5353 [default: those of /etc/resolv.conf]
+    resolver,
+    /// A file in PEM with authorities that functions' requests believe besides the known ones [default: none]
+    outbound_ca_file,
+    /// Requests of a function that one request may have open at the same time [default: 8]
+    outbound_concurrency_max,
+    /// Requests of a function that one request may send in all [default: 50]
+    outbound_requests_max,
+    /// Body of a function's request, in bytes [default: 10485760]
+    outbound_request_bytes_max,
+    /// Body of the response to it, in bytes [default: 10485760]
+    outbound_response_bytes_max,
+    /// How long a function's request may take to reach its server [default: 5000]
+    outbound_connect_time_max_ms,
+    /// How long the response to it may take to begin [default: 30000]
+    outbound_first_byte_time_max_ms,
+    /// How long the response may pause [default: 10000]
+    outbound_between_bytes_time_max_ms,
     /// How long a shutdown waits for requests in flight [default: 25000]
     drain_deadline_ms,
 }

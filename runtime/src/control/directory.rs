@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::store::{Store, StoreError};
 use super::variables::{FunctionVariables, VariableError, Variables};
 use crate::catalog::Digest;
-use crate::manifest::Limits;
+use crate::manifest::{Limits, OutboundHosts};
 use crate::name::{TenantName, VariableName};
 use crate::routing::Address;
 use crate::tenant::{DatabaseKey, Made};
@@ -29,6 +29,8 @@ pub struct Target {
     pub variables: FunctionVariables,
     /// What a request may take, as far as the function's manifest says.
     pub limits: Limits,
+    /// Where the function may send requests.
+    pub outbound_hosts: Arc<OutboundHosts>,
 }
 
 /// Why an address stands for nothing.

@@ -348,10 +348,11 @@ impl Store {
         }
         let database = key(id(row, 0)?, id(row, 1)?, integer(row, 2)?)?;
         let component = Digest::parse(text(row, 3)?).ok_or(StoreError::Unexpected("component"))?;
-        let limits = manifest(row, 4)?.unwrap_or_default().limits;
+        let FunctionManifest { limits, allowed_outbound_hosts, .. } = manifest(row, 4)?.unwrap_or_default();
+        let outbound_hosts = Arc::new(allowed_outbound_hosts);
         let variables = FunctionVariables::new(address.function.clone());
         let made = Made::new(integer(row, 5)? != 0);
-        Ok(Some(Some(Target { database, made, component, limits, variables })))
+        Ok(Some(Some(Target { database, made, component, limits, outbound_hosts, variables })))
     }
 
     pub(super) async fn query(&self, sql: &str, parameters: Vec<Value>) -> Result<Vec<Row>> {

@@ -25,6 +25,7 @@ use crate::catalog::Catalog;
 use crate::control::{Directory, Target};
 use crate::listener::{Door, Peer, TrustedProxies};
 use crate::memory::{Budget, Exhausted};
+use crate::outbound::{Caller, Outbound};
 use crate::request_id::RequestId;
 use crate::routing::{self, BaseDomain, Route};
 use crate::sandbox::{GuestFailure, GuestLimits, LeastRate, OnDisconnect, Run, Sandbox};
@@ -48,6 +49,8 @@ pub struct Edge {
     pub tenants: Tenants,
     /// Guests.
     pub sandbox: Arc<Sandbox>,
+    /// Requests of guests.
+    pub outbound: Arc<Outbound>,
     /// What requests may take of the node's memory.
     pub memory: Arc<Budget>,
     /// Counts.
@@ -153,9 +156,11 @@ impl Edge {
         let bounds = Bounds { bytes_max: self.body_bytes_max, least_rate: self.least_rate };
         let body = BoundedBody::new(body, bounds, broken.clone(), self.metrics.clone());
         let request = Request::from_parts(parts, body.boxed_unsync());
+        let caller = Caller::new(self.outbound.clone(), target.outbound_hosts.clone(), deadline);
         let variables = Arc::new(VariablesOf { directory: self.directory.clone(), target });
         let least_rate = self.least_rate;
-        let run = Run { request, deadline, limits, ticket, lease, variables, least_rate, on_disconnect };
+        let run =
+            Run { request, deadline, limits, ticket, lease, variables, caller, least_rate, on_disconnect };
         let outcome = self.sandbox.run(compiled, run).await;
         if let Some(exceeded) = broken.by() {
             return Err(Failure::Body(exceeded));

@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
 
 use crate::limits;
-pub use proxies::{ClientIpHeader, ClientIpHeaderError, Networks, NetworksError, TrustedProxies};
+pub use proxies::{ClientIpHeader, ClientIpHeaderError, TrustedProxies};
 
 /// How long to wait before the next `accept` when one has failed: descriptors may be short for a moment.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);

@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::name::{FunctionName, VariableName};
-pub use outbound::{OutboundHost, OutboundHostError};
+pub use outbound::{OutboundHost, OutboundHostError, OutboundHosts, read_host};
 pub use read::{ManifestError, Mistake};
 
 /// The manifest's name in a project's folder.
@@ -61,8 +61,8 @@ pub struct FunctionManifest {
     #[serde(skip_serializing_if = "Limits::is_empty")]
     pub limits: Limits,
     /// Where it may send requests.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub allowed_outbound_hosts: Vec<OutboundHost>,
+    #[serde(skip_serializing_if = "OutboundHosts::is_empty")]
+    pub allowed_outbound_hosts: OutboundHosts,
     /// The variables that it cannot do without.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub variables: Vec<VariableName>,

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use super::{FILE_NAME, FunctionManifest, Limits, Manifest};
+use super::{FILE_NAME, FunctionManifest, Limits, Manifest, OutboundHost, OutboundHosts};
 use crate::name::FunctionName;
 use crate::spelling;
 
@@ -107,7 +107,7 @@ impl Reader<'_> {
             component: section.value(self, "component"),
             watch: section.list(self, "watch"),
             limits: section.take("limits").and_then(|value| self.limits(name, value)).unwrap_or_default(),
-            allowed_outbound_hosts: section.list(self, "allowed_outbound_hosts"),
+            allowed_outbound_hosts: section.outbound_hosts(self, "allowed_outbound_hosts"),
             variables: section.list(self, "variables"),
         };
         section.finish(self);
@@ -171,6 +171,14 @@ impl<'i> Section<'i> {
     fn value<T: DeserializeOwned>(&mut self, reader: &mut Reader<'_>, key: &'static str) -> Option<T> {
         let value = self.take(key)?;
         reader.read(&self.full_name(key), value)
+    }
+
+    fn outbound_hosts(&mut self, reader: &mut Reader<'_>, key: &'static str) -> OutboundHosts {
+        let place = self.table.get(key).map(Spanned::span);
+        self.list::<OutboundHost>(reader, key).try_into().unwrap_or_else(|error| {
+            reader.note(place, format!("{}: {error}", self.full_name(key)));
+            OutboundHosts::default()
+        })
     }
 
     /// Reads each item for itself, so that each has its own mistake.

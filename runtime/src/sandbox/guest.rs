@@ -1,16 +1,14 @@
 //! A guest's store: what it may use, and what it holds while it runs.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
-use wasmtime_wasi_http::{
-    DEFAULT_FORBIDDEN_HEADERS, Error as HttpError, ForbiddenHeaderFilter, RequestOptions, WasiBody,
-    WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
-};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::logs::{Allowance, LogStream, Stream};
+use super::outgoing::Hooks;
 use super::sqlite::{self, Calls};
 use super::variables::{self, Variables};
 use crate::admission::Ticket;
@@ -38,6 +36,7 @@ impl Guest {
         ticket: Ticket,
         calls: Calls,
         variables: Arc<dyn Variables>,
+        hooks: Hooks,
         limiter: Limiter,
         metrics: &Arc<Metrics>,
     ) -> Self {
@@ -53,7 +52,7 @@ impl Guest {
         http.set_field_size_limit(limits::FIELD_BYTES_MAX);
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits::RESOURCES_MAX);
-        Self { wasi, http, hooks: Hooks, table, limiter, calls, opens: 0, variables, _ticket: ticket }
+        Self { wasi, http, hooks, table, limiter, calls, opens: 0, variables, _ticket: ticket }
     }
 
     /// The lease and the table that its connections are kept in.
@@ -76,43 +75,6 @@ impl WasiView for Guest {
 impl WasiHttpView for Guest {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
-    }
-}
-
-/// Outgoing requests are denied.
-struct Hooks;
-
-static FORBIDDEN_HEADERS: LazyLock<ForbiddenHeaderFilter> =
-    LazyLock::new(|| Arc::new(|name| DEFAULT_FORBIDDEN_HEADERS.contains(name)));
-
-type Sent =
-    Result<(http::Response<WasiBody>, Box<dyn Future<Output = Result<(), HttpError>> + Send>), HttpError>;
-
-impl WasiHttpHooks for Hooks {
-    fn is_forbidden_header(&mut self, name: &http::HeaderName) -> bool {
-        DEFAULT_FORBIDDEN_HEADERS.contains(name)
-    }
-
-    fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
-        FORBIDDEN_HEADERS.clone()
-    }
-
-    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
-        limits::RESPONSE_CHUNK_BYTES_MAX
-    }
-
-    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
-        limits::RESPONSE_CHUNK_BYTES_MAX
-    }
-
-    fn send_request(
-        &mut self,
-        _request: http::Request<WasiBody>,
-        _options: Option<RequestOptions>,
-        _errors: Box<dyn Future<Output = Result<(), HttpError>> + Send>,
-    ) -> Box<dyn Future<Output = Sent> + Send> {
-        tracing::info!(target: "guest", "an outgoing request was denied: this node allows none");
-        Box::new(std::future::ready(Err(HttpError::HttpRequestDenied)))
     }
 }
 

@@ -12,6 +12,7 @@ mod least_rate;
 mod link;
 mod logs;
 mod meter;
+mod outgoing;
 mod p2;
 mod p3;
 mod sqlite;
@@ -32,6 +33,7 @@ use crate::admission::Ticket;
 use crate::exceeded::{Exceeded, Limit};
 use crate::limits;
 use crate::memory::{Budget, Exhausted};
+use crate::outbound::Caller;
 use crate::telemetry::{Metrics, in_current_request};
 use crate::tenant::Lease;
 use body::{Ended, Head, Taking};
@@ -42,6 +44,7 @@ pub use least_rate::{LeastRate, Progress};
 use link::Runner;
 pub use link::{Compiled, Unsupported};
 use meter::Metered;
+use outgoing::Hooks;
 use sqlite::Calls;
 use ticker::Ticker;
 pub use variables::{Reading, Unavailable, Variables};
@@ -138,6 +141,8 @@ pub struct Run {
     pub variables: Arc<dyn Variables>,
     /// How slowly the client may take the response.
     pub least_rate: LeastRate,
+    /// What sends the guest's own requests.
+    pub caller: Caller,
     /// What happens to the guest when the client goes away before the whole response is sent.
     pub on_disconnect: OnDisconnect,
 }
@@ -242,7 +247,8 @@ impl Sandbox {
         let (deadline, limits) = (run.deadline, run.limits);
         let calls = Calls::new(run.lease, self.memory.clone());
         let limiter = Limiter::new(limits.memory_bytes_max, self.memory.charge(0)?);
-        let guest = Guest::new(run.ticket, calls, run.variables, limiter, &self.metrics);
+        let hooks = Hooks::new(run.caller);
+        let guest = Guest::new(run.ticket, calls, run.variables, hooks, limiter, &self.metrics);
         let mut store = self.store(compiled.world(), guest);
         // Declared after the store, so that it speaks before the store closes the body.
         let mut verdict = ended.verdict();

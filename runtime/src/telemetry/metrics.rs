@@ -74,6 +74,7 @@ type Read = fn(&Gauges) -> u64;
 pub struct Metrics {
     registry: Registry,
     requests: Family<Outcome, Counter>,
+    outbound_requests: Family<Outcome, Counter>,
     seconds: Histogram,
     exceeded: Family<Which, Counter>,
     components_refused: Family<Reason, Counter>,
@@ -85,6 +86,12 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("dormouse");
         let requests = Family::default();
         registry.register("requests", "Requests answered, by outcome", requests.clone());
+        let outbound_requests = Family::default();
+        registry.register(
+            "outbound_requests",
+            "Requests that guests wanted to send, by outcome",
+            outbound_requests.clone(),
+        );
         let seconds = Histogram::new([0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0]);
         registry.register("request_seconds", "Time to the head of the response", seconds.clone());
         let exceeded = Family::default();
@@ -127,7 +134,7 @@ impl Default for Metrics {
         add("disk_free_bytes", "Free bytes of the disk of all data", |g| g.disk_free_bytes);
         add("disk_is_low", "Whether the disk is so full that writes are turned away", |g| g.disk_is_low);
         add("resident_bytes", "Resident memory of the process", |g| g.resident_bytes);
-        Self { registry, requests, seconds, exceeded, components_refused, gauges }
+        Self { registry, requests, outbound_requests, seconds, exceeded, components_refused, gauges }
     }
 }
 
@@ -149,6 +156,11 @@ impl Metrics {
     /// `not_ours`.
     pub fn component_refused(&self, reason: &'static str) {
         self.components_refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// Counts a request that a guest wanted to send.
+    pub fn sent(&self, outcome: &'static str) {
+        self.outbound_requests.get_or_create(&Outcome { outcome }).inc();
     }
 
     /// The text that a scraper reads.

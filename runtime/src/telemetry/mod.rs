@@ -37,8 +37,10 @@ impl std::str::FromStr for LogFormat {
 
 /// Starts logging to stderr. A second call in one process changes nothing.
 pub fn start_logging(format: LogFormat, level: &str) {
-    // wasmtime's crates speak of guests' doings at warn; a guest's doings are not the operator's.
-    let filter = EnvFilter::new(format!("{level},wasmtime_wasi_http=error,wasmtime_wasi=error"));
+    // These crates speak of guests' doings at warn; a guest's doings are not the operator's.
+    let quiet = ["wasmtime_wasi_http", "wasmtime_wasi", "hickory_resolver", "hickory_net"];
+    let quiet: String = quiet.iter().map(|name| format!(",{name}=error")).collect();
+    let filter = EnvFilter::new(format!("{level}{quiet}"));
     let lines = match format {
         LogFormat::Auto if std::io::stderr().is_terminal() => Lines::Text,
         LogFormat::Auto | LogFormat::Json => Lines::Json,

@@ -25,6 +25,9 @@ const ANY_PORT: SocketAddr = SocketAddr::new(LOOPBACK, 0);
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
+/// Where a project may send requests besides the internet: to what else its developer runs on this machine.
+const LOOPBACK_NETWORKS: &str = "127.0.0.0/8,::1";
+
 /// The base domain of the tenants' hosts. Browsers know without DNS where the hosts below it are.
 pub(in crate::cli) const BASE_DOMAIN: &str = "localhost";
 
@@ -64,7 +67,7 @@ impl Server {
         let mut command = Command::new(&program);
         command
             .args(["serve", "--with-parent", "--config", "/dev/null", "--log-format", "json"])
-            .args(["--base-domain", BASE_DOMAIN])
+            .args(["--base-domain", BASE_DOMAIN, "--outbound-networks-allowed", LOOPBACK_NETWORKS])
             .args(["--log-level", log_level, "--public-listen", &public.to_string()])
             .args(["--admin-listen", &ANY_PORT.to_string(), "--data"])
             .arg(folder.path())

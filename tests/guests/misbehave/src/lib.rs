@@ -6,6 +6,7 @@
 mod bindings;
 mod bodies;
 mod deeds;
+mod fetch;
 mod sql;
 mod url;
 mod wire;
@@ -65,6 +66,13 @@ impl Guest for Misbehave {
                 (0..url.number("lines")).for_each(|line| println!("line {line} of a flood"));
                 wire::reply(out, 200, "text/plain", b"flooded");
             }
+
+            "/fetch" => reply_json(out, &fetch::one(&url)),
+            "/fetch-many" => reply_json(out, &fetch::many(&url)),
+            "/fetch-at-once" => reply_json(out, &fetch::at_once(&url)),
+            "/fetch-and-forget" => reply_json(out, &fetch::give_up(&url)),
+            "/write-and-fetch" => reply_json(out, &fetch::after_write(&url)),
+            "/proxy" => fetch::proxy(&url, &request, out),
 
             "/sql" => reply_json(out, &sql::statements(&wire::read_all(&request))),
             "/write-and-hold" => {

@@ -21,7 +21,7 @@ async fn prepared() -> Result<Connection, Json> {
 }
 
 /// Waits for all of them at once.
-async fn all<F: Future>(calls: impl Iterator<Item = F>) -> Vec<F::Output> {
+pub(crate) async fn all<F: Future>(calls: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut calls: Vec<_> = calls.map(|call| (Box::pin(call), None)).collect();
     poll_fn(|context| {
         for (call, output) in &mut calls {
@@ -38,7 +38,7 @@ async fn all<F: Future>(calls: impl Iterator<Item = F>) -> Vec<F::Output> {
 }
 
 /// Starts a call and does not wait for it.
-async fn start<F: Future>(call: Pin<&mut F>) {
+pub(crate) async fn start<F: Future>(call: Pin<&mut F>) {
     let mut call = Some(call);
     poll_fn(|context| {
         if let Some(call) = call.take() {

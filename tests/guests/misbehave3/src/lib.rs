@@ -9,6 +9,7 @@ mod bodies;
 mod concurrent;
 #[path = "../../misbehave/src/deeds.rs"]
 mod deeds;
+mod fetch;
 mod sql;
 #[path = "../../misbehave/src/url.rs"]
 mod url;
@@ -16,10 +17,8 @@ mod wire;
 
 use serde_json::json;
 use wasip3::exports::http::handler::Guest;
-use wasip3::http::client;
-use wasip3::http::types::{ErrorCode, Fields, Request, Response, Scheme};
+use wasip3::http::types::{ErrorCode, Request, Response};
 use wasip3::wit_bindgen::spawn_local;
-use wasip3::wit_future;
 
 use crate::url::Url;
 use crate::wire::{Answer, reply, reply_json, sleep, stream};
@@ -86,7 +85,12 @@ impl Guest for Misbehave {
                 (0..url.number("lines")).for_each(|line| println!("line {line} of a flood"));
                 reply(200, "text/plain", b"flooded")
             }
-            "/fetch" => fetch(&url.text("authority")).await,
+            "/fetch" => reply_json(&fetch::one(&url).await),
+            "/fetch-many" => reply_json(&fetch::many(&url).await),
+            "/fetch-at-once" => reply_json(&fetch::at_once(&url).await),
+            "/fetch-and-forget" => reply_json(&fetch::give_up(&url).await),
+            "/write-and-fetch" => reply_json(&fetch::after_write(&url).await),
+            "/proxy" => fetch::proxy(&url, request).await,
 
             path => database(path, &url, request).await,
         }
@@ -155,18 +159,5 @@ async fn database(path: &str, url: &Url, request: Request) -> Answer {
         }
 
         path => reply(404, "application/json", json!({ "no such deed": path }).to_string().as_bytes()),
-    }
-}
-
-/// An outgoing request, and what became of it.
-async fn fetch(authority: &str) -> Answer {
-    let (_, no_trailers) = wit_future::new(|| Ok(None));
-    let (request, _) = Request::new(Fields::new(), None, no_trailers, None);
-    let _ = request.set_scheme(Some(&Scheme::Http));
-    let _ = request.set_authority(Some(authority));
-    let _ = request.set_path_with_query(Some("/"));
-    match client::send(request).await {
-        Ok(response) => reply_json(&json!({ "status": response.get_status_code() })),
-        Err(code) => reply_json(&json!({ "error": format!("{code:?}") })),
     }
 }

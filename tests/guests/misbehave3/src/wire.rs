@@ -36,7 +36,7 @@ impl Sending {
     }
 }
 
-fn fields(content_type: &str) -> Result<Fields, ErrorCode> {
+pub(crate) fn fields(content_type: &str) -> Result<Fields, ErrorCode> {
     Fields::from_list(&[("content-type".to_owned(), content_type.as_bytes().to_vec())])
         .map_err(|error| ErrorCode::InternalError(Some(error.to_string())))
 }
@@ -85,7 +85,9 @@ pub(crate) fn hand_on(request: Request) -> Answer {
     Ok(response)
 }
 
-fn consume(request: Request) -> (StreamReader<u8>, FutureReader<Result<Option<Trailers>, ErrorCode>>) {
+pub(crate) fn consume(
+    request: Request,
+) -> (StreamReader<u8>, FutureReader<Result<Option<Trailers>, ErrorCode>>) {
     let (_, read) = wit_future::new(|| Ok(()));
     Request::consume_body(request, read)
 }

@@ -1,0 +1,233 @@
+//! The outbound room: sends a guest's HTTP requests, to where its function may send them and nowhere else.
+//!
+//! ```text
+//! allow-list → caps → resolve → judge the address → connect to that very address → TLS with the name → HTTP/1.1
+//! ```
+//!
+//! A redirect is a response like any other; following it is a new request of the guest, which walks the same way. Each
+//! request has a connection of its own. The room knows nothing of wasmtime, and of tenants only what a log line says.
+//!
+//! A call lives no longer than its guest or the body of its response, whichever goes last, and never beyond the
+//! deadline of the request that it belongs to.
+
+pub mod address;
+mod body;
+mod connect;
+pub mod destination;
+mod exchange;
+mod failure;
+mod resolve;
+mod tls;
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{Method, Request, Response};
+use hyper::body::{Body, Bytes};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::limits;
+use crate::manifest::OutboundHosts;
+use crate::memory::{Budget, Charge};
+use crate::network::Networks;
+use crate::telemetry::{Metrics, in_current_request};
+pub use body::{BoxError, ResponseBody};
+use destination::Destination;
+pub use failure::Failure;
+use failure::Tally;
+use resolve::Resolver;
+pub use resolve::{NameServer, NameServerError};
+use tls::Tls;
+
+/// What holds for the outgoing requests of every function.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// Networks that may be reached although they are not of the public internet.
+    pub networks_allowed: Networks,
+    /// Who is asked for addresses, if it is not who the machine asks.
+    pub resolver: Option<NameServer>,
+    /// Certificates, in PEM, that servers' certificates may be signed with besides the known ones.
+    pub ca_file: Option<PathBuf>,
+    /// Open outgoing requests of one request.
+    pub concurrency_max: u32,
+    /// Outgoing requests of one request, one after the other.
+    pub requests_max: u32,
+    /// Body of an outgoing request.
+    pub request_bytes_max: u64,
+    /// Body of its response.
+    pub response_bytes_max: u64,
+    /// How long the steps may take.
+    pub times: Times,
+}
+
+/// How long the steps of an outgoing request may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// To resolve the name, connect, and agree on TLS.
+    pub connect: Duration,
+    /// From then on until the head of the response is there.
+    pub first_byte: Duration,
+    /// Between two parts of its body.
+    pub between_bytes: Duration,
+}
+
+impl Times {
+    /// These times, each lowered to what a guest asks for.
+    #[must_use]
+    pub fn lowered_to(
+        self,
+        connect: Option<Duration>,
+        first_byte: Option<Duration>,
+        between_bytes: Option<Duration>,
+    ) -> Self {
+        let lowered = |own: Duration, asked: Option<Duration>| asked.map_or(own, |asked| asked.min(own));
+        Self {
+            connect: lowered(self.connect, connect),
+            first_byte: lowered(self.first_byte, first_byte),
+            between_bytes: lowered(self.between_bytes, between_bytes),
+        }
+    }
+}
+
+/// Why a node cannot send requests at all.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The certificates cannot be read.
+    #[error("outbound_ca_file: {}: {reason}", path.display())]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// TLS cannot be set up.
+    #[error("TLS for outgoing requests cannot be set up: {0}")]
+    Tls(String),
+    /// Names cannot be resolved.
+    #[error("the resolver cannot be set up: {0}")]
+    Resolver(String),
+}
+
+/// What all outgoing requests of a node share.
+pub struct Outbound {
+    policy: Policy,
+    resolver: Resolver,
+    tls: Tls,
+    memory: Arc<Budget>,
+    metrics: Arc<Metrics>,
+}
+
+impl Outbound {
+    /// Reads the certificates and the machine's resolver. What calls take for their buffers is charged to `memory`.
+    ///
+    /// # Errors
+    /// When the certificates cannot be read, or the resolver not be made.
+    pub fn new(policy: Policy, memory: Arc<Budget>, metrics: Arc<Metrics>) -> Result<Self, StartError> {
+        let resolver = Resolver::new(policy.resolver)?;
+        let tls = Tls::new(policy.ca_file.as_deref())?;
+        Ok(Self { policy, resolver, tls, memory, metrics })
+    }
+}
+
+/// One request of a function, as the sender of its outgoing ones.
+pub struct Caller {
+    outbound: Arc<Outbound>,
+    hosts: Arc<OutboundHosts>,
+    deadline: Instant,
+    sent: u32,
+    open: Arc<Semaphore>,
+    /// Calls end when the last clone of it is gone.
+    present: watch::Sender<()>,
+}
+
+/// A response whose head is there.
+pub struct Answer {
+    /// The response; its body arrives while [`Self::io`] runs.
+    pub response: Response<ResponseBody>,
+    /// What moves both bodies.
+    pub io: Io,
+}
+
+/// Work beside the body of a response.
+pub type Io = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
+
+/// A call that may be made.
+struct Admitted {
+    destination: Destination,
+    _permit: OwnedSemaphorePermit,
+    _charge: Charge,
+}
+
+impl Caller {
+    /// A sender to `hosts` until `deadline`.
+    #[must_use]
+    pub fn new(outbound: Arc<Outbound>, hosts: Arc<OutboundHosts>, deadline: Instant) -> Self {
+        let open = Arc::new(Semaphore::new(outbound.policy.concurrency_max as usize));
+        Self { outbound, hosts, deadline, sent: 0, open, present: watch::Sender::new(()) }
+    }
+
+    /// The times that a call may take at most.
+    #[must_use]
+    pub fn times(&self) -> Times {
+        self.outbound.policy.times
+    }
+
+    /// Sends a request whose address is absolute, and waits for the head of its response.
+    ///
+    /// # Errors
+    /// Of the future: when the request may not or cannot be sent, or no response comes.
+    pub fn send<B>(
+        &mut self,
+        request: Request<B>,
+        times: Times,
+    ) -> impl Future<Output = Result<Answer, Failure>> + Send + use<B>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+    {
+        self.sent = self.sent.saturating_add(1);
+        let is_told = self.sent <= self.outbound.policy.requests_max.saturating_add(1);
+        let (admitted, wanted) = (self.admit(&request), Destination::of(request.uri()).ok());
+        let call = exchange::Call {
+            outbound: self.outbound.clone(),
+            times,
+            deadline: self.deadline,
+            present: self.present.clone(),
+            tally: Tally::new(self.outbound.metrics.clone()),
+        };
+        in_current_request(async move {
+            let mut call = call;
+            let outcome = match admitted {
+                Ok(admitted) => return call.exchange(admitted, request).await,
+                Err(failure) => failure,
+            };
+            call.tally.failed(&outcome);
+            if is_told {
+                outcome.tell(wanted.as_ref());
+            }
+            Err(outcome)
+        })
+    }
+
+    fn admit<B: Body>(&self, request: &Request<B>) -> Result<Admitted, Failure> {
+        let policy = &self.outbound.policy;
+        if self.sent > policy.requests_max {
+            return Err(Failure::TooMany(policy.requests_max));
+        }
+        let destination = Destination::of(request.uri())?;
+        if *request.method() == Method::CONNECT {
+            return Err(Failure::Method);
+        }
+        if !self.hosts.allow(destination.scheme(), &destination.host, destination.port) {
+            return Err(Failure::Denied);
+        }
+        if request.body().size_hint().lower() > policy.request_bytes_max {
+            return Err(Failure::RequestBytes(policy.request_bytes_max));
+        }
+        let at_once = Failure::TooManyAtOnce(policy.concurrency_max);
+        let permit = self.open.clone().try_acquire_owned().map_err(|_| at_once)?;
+        let charge = self.outbound.memory.charge(limits::OUTBOUND_CALL_BYTES)?;
+        Ok(Admitted { destination, _permit: permit, _charge: charge })
+    }
+}

@@ -1,0 +1,70 @@
+//! TLS to the servers of outgoing requests: which certificates are believed, and with which name.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use url::Host;
+
+use super::{Failure, StartError};
+
+pub(super) struct Tls(TlsConnector);
+
+impl Tls {
+    /// Believes Mozilla's list of authorities, and those of a file.
+    pub(super) fn new(ca_file: Option<&Path>) -> Result<Self, StartError> {
+        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() };
+        if let Some(path) = ca_file {
+            add_file(&mut roots, path)
+                .map_err(|reason| StartError::CaFile { path: path.to_owned(), reason })?;
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| StartError::Tls(error.to_string()))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self(TlsConnector::from(Arc::new(config))))
+    }
+
+    /// Agrees with the server on a key, and checks that its certificate is for `host`.
+    pub(super) async fn connect(
+        &self,
+        host: &Host,
+        stream: TcpStream,
+    ) -> Result<TlsStream<TcpStream>, Failure> {
+        let name = match host {
+            Host::Domain(name) => ServerName::try_from(name.clone())
+                .map_err(|_| Failure::Tls(format!("{name} is not the name of a server")))?,
+            Host::Ipv4(address) => ServerName::from(*address),
+            Host::Ipv6(address) => ServerName::from(*address),
+        };
+        self.0.connect(name, stream).await.map_err(|error| failure(&error))
+    }
+}
+
+fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
+    let before = roots.len();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())? {
+        roots.add(certificate.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
+    }
+    if roots.len() == before { Err("it holds no certificate in PEM".to_owned()) } else { Ok(()) }
+}
+
+fn failure(error: &std::io::Error) -> Failure {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::InvalidCertificate(reason)) => Failure::Certificate(reason.to_string()),
+        Some(rustls::Error::AlertReceived(alert)) => {
+            Failure::TlsAlert { id: u8::from(*alert), message: format!("{alert:?}") }
+        }
+        Some(other) => Failure::Tls(other.to_string()),
+        None => Failure::Tls(error.to_string()),
+    }
+}

@@ -1,0 +1,103 @@
+//! Outgoing requests in the words of wasi:http: what [`crate::outbound`] does, for both worlds.
+
+use std::sync::{Arc, LazyLock};
+
+use http_body_util::BodyExt as _;
+use wasmtime_wasi_http::{
+    DEFAULT_FORBIDDEN_HEADERS, Error as HttpError, ForbiddenHeaderFilter, RequestOptions, WasiBody,
+    WasiHttpHooks,
+};
+
+use crate::limits;
+use crate::outbound::{Caller, Failure};
+
+/// What wasi:http leaves to its host.
+pub(super) struct Hooks(Caller);
+
+impl Hooks {
+    pub(super) fn new(caller: Caller) -> Self {
+        Self(caller)
+    }
+}
+
+static FORBIDDEN_HEADERS: LazyLock<ForbiddenHeaderFilter> =
+    LazyLock::new(|| Arc::new(|name| DEFAULT_FORBIDDEN_HEADERS.contains(name)));
+
+type Io = Box<dyn Future<Output = Result<(), HttpError>> + Send>;
+
+type Sent = Result<(http::Response<WasiBody>, Io), HttpError>;
+
+impl WasiHttpHooks for Hooks {
+    fn is_forbidden_header(&mut self, name: &http::HeaderName) -> bool {
+        DEFAULT_FORBIDDEN_HEADERS.contains(name)
+    }
+
+    fn forbidden_header_filter(&mut self) -> ForbiddenHeaderFilter {
+        FORBIDDEN_HEADERS.clone()
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        limits::RESPONSE_CHUNK_BYTES_MAX
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        limits::RESPONSE_CHUNK_BYTES_MAX
+    }
+
+    fn send_request(
+        &mut self,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _errors: Io,
+    ) -> Box<dyn Future<Output = Sent> + Send> {
+        let asked = options.unwrap_or_default();
+        let times = self.0.times().lowered_to(
+            asked.connect_timeout,
+            asked.first_byte_timeout,
+            asked.between_bytes_timeout,
+        );
+        let sending = self.0.send(request, times);
+        Box::new(async move {
+            let answer = sending.await.map_err(code)?;
+            let response = answer.response.map(|body| body.map_err(code).boxed_unsync());
+            let io: Io = Box::new(async move { answer.io.await.map_err(code) });
+            Ok((response, io))
+        })
+    }
+}
+
+/// What a guest is told.
+fn code(failure: Failure) -> HttpError {
+    match failure {
+        Failure::Denied => HttpError::HttpRequestDenied,
+        Failure::Prohibited { .. } => HttpError::DestinationIpProhibited,
+        Failure::Destination(_) => HttpError::HttpRequestUriInvalid,
+        Failure::Method => HttpError::HttpRequestMethodInvalid,
+        Failure::TooMany(_) | Failure::TooManyAtOnce(_) | Failure::NodeMemory(_) => {
+            HttpError::ConnectionLimitReached
+        }
+        Failure::RequestBytes(most) => HttpError::HttpRequestBodySize(Some(most)),
+        Failure::ResponseBytes(most) => HttpError::HttpResponseBodySize(Some(most)),
+        Failure::ResponseHead => HttpError::HttpResponseHeaderSectionSize(None),
+        Failure::NoSuchName => HttpError::DestinationNotFound,
+        Failure::Unresolved(reason) => HttpError::DnsError { rcode: Some(reason), info_code: None },
+        Failure::ResolveTime => HttpError::DnsTimeout,
+        Failure::Refused => HttpError::ConnectionRefused,
+        Failure::Unreachable(_) => HttpError::DestinationUnavailable,
+        Failure::ConnectTime => HttpError::ConnectionTimeout,
+        Failure::FirstByteTime | Failure::BetweenBytesTime => HttpError::ConnectionReadTimeout,
+        Failure::WallTime => HttpError::HttpResponseTimeout,
+        Failure::Certificate(_) => HttpError::TlsCertificateError,
+        Failure::TlsAlert { id, message } => {
+            HttpError::TlsAlertReceived { alert_id: Some(id), alert_message: Some(message) }
+        }
+        Failure::Tls(_) => HttpError::TlsProtocolError,
+        // The guest's own error comes back to it.
+        Failure::RequestBody(error) => match error.downcast::<HttpError>() {
+            Ok(own) => *own,
+            Err(error) => HttpError::InternalError(Some(error.to_string())),
+        },
+        Failure::Incomplete => HttpError::HttpResponseIncomplete,
+        Failure::Protocol(_) => HttpError::HttpProtocolError,
+    }
+}

@@ -14,9 +14,13 @@ pub enum FetchError {
     InvalidRequest(String),
     /// The node does not let this function reach that address.
     #[error(
-        "this function may not send requests to {0}: the node denies it; ask its operator to allow the address"
+        "this function may not send requests to {0}: name it in allowed_outbound_hosts of its dormouse.toml; an \
+         address that is not public is the operator's to allow"
     )]
     Denied(String),
+    /// The node lets one request send, have open, or say no more than that.
+    #[error("the outgoing request is beyond a limit of the node: {0}")]
+    LimitReached(&'static str),
     /// No connection, or no response, in time.
     #[error("the outgoing request got no response in time")]
     TimedOut,
@@ -34,15 +38,17 @@ impl FetchError {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
-            Self::InvalidRequest(_) | Self::Denied(_) | Self::Failed(_) => StatusCode::BAD_GATEWAY,
+            Self::InvalidRequest(_) | Self::Denied(_) | Self::LimitReached(_) | Self::Failed(_) => {
+                StatusCode::BAD_GATEWAY
+            }
         }
     }
 }
 
 /// Sends a request and waits for the head of its response; the body is read as it arrives.
 ///
-/// The address must be absolute, with `http` or `https`. Redirects are not followed. Which addresses a function may
-/// reach is up to the node; a refusal is [`FetchError::Denied`].
+/// The address must be absolute, with `http` or `https`. Redirects are not followed. A function reaches the hosts that
+/// its `dormouse.toml` names in `allowed_outbound_hosts`; for all others this is [`FetchError::Denied`].
 ///
 /// ```
 /// use dormouse_sdk::testing::{Tenant, TestRequest};
@@ -57,7 +63,7 @@ impl FetchError {
 /// let response = tenant.call(rate, TestRequest::get("/"));
 /// assert_eq!(response.text(), "the rate at https://rates.example/eur");
 ///
-/// // A node that allows nothing:
+/// // Without anything that is allowed:
 /// assert_eq!(Tenant::new().call(rate, TestRequest::get("/")).status(), 502);
 /// ```
 ///

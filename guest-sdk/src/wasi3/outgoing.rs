@@ -61,6 +61,11 @@ fn explain(uri: &Uri, code: &ErrorCode) -> FetchError {
         | ErrorCode::ConnectionWriteTimeout
         | ErrorCode::DnsTimeout
         | ErrorCode::HttpResponseTimeout => FetchError::TimedOut,
+        ErrorCode::ConnectionLimitReached => FetchError::LimitReached("too many requests"),
+        ErrorCode::HttpRequestBodySize(Some(_)) => FetchError::LimitReached("the body is too large"),
+        ErrorCode::HttpResponseBodySize(Some(_)) => {
+            FetchError::LimitReached("the body of the response is too large")
+        }
         code => FetchError::Failed(format!("{code:?}")),
     }
 }

@@ -12,7 +12,7 @@ fn handle(request: Request) -> Response {
         .get("/told/{*rest}", told)
         .get("/log", write_log)
         .get("/variable/{name}", read_variable)
-        .get("/fetch", || outgoing().map_or_else(|error| error.to_string(), |()| "sent".to_owned()))
+        .get("/fetch", |request| outgoing(request).unwrap_or_else(|error| error.to_string()))
         .get("/fetch-and-fail", outgoing)
         .get("/fail", || Err::<(), _>(Error::internal("the till is empty")))
         .get("/errors", errors)
@@ -42,9 +42,10 @@ fn write_log(request: Request) {
     log::warn!("odd");
 }
 
-fn outgoing() -> Result<()> {
-    fetch(http::Request::post("http://example.com/hook").body("a body")?)?;
-    Ok(())
+/// Sends a body to the address that the query is.
+fn outgoing(request: Request) -> Result<String> {
+    let to = request.uri().query().unwrap_or("http://example.com/hook");
+    Ok(fetch(http::Request::post(to).body("a body")?)?.into_body().text()?)
 }
 
 /// Mistakes of every kind that the SDK tells apart, in the words of its types.

@@ -94,3 +94,8 @@ fn uploads_are_taken_whole_or_refused() -> Result<()> {
 fn routes_are_safe_to_build_paths_from() -> Result<()> {
     drive("routing", targets::routing::run, 100_000)
 }
+
+#[test]
+fn no_entry_allows_more_than_it_says_and_no_special_address_passes() -> Result<()> {
+    drive("outbound", targets::outbound::run, 100_000)
+}

@@ -15,6 +15,8 @@ pub mod manifest;
 pub mod memory;
 #[path = "../../../runtime/src/name.rs"]
 pub mod name;
+#[path = "../../../runtime/src/network.rs"]
+pub mod network;
 #[path = "../../../runtime/src/problem.rs"]
 pub mod problem;
 #[path = "../../../runtime/src/routing.rs"]
@@ -24,6 +26,7 @@ pub mod spelling;
 
 pub mod control;
 mod coverage;
+pub mod outbound;
 pub mod targets;
 
 /// Ends the process, as the fuzzer wants it, when a target has found something.

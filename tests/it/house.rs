@@ -130,6 +130,7 @@ const CONFINED: &[(&str, &[&str])] = &[
             "sandbox/engine.rs",
             "sandbox/link.rs",
             "sandbox/mod.rs",
+            "sandbox/outgoing.rs",
             "sandbox/p2.rs",
             "sandbox/p3.rs",
             "catalog/compile.rs",

@@ -326,7 +326,7 @@ fn a_certificate_must_be_for_the_name(guest: &str) -> Result<()> {
     let tenant = sender(&node, guest, &["https://*.test:*", "https://127.0.0.1:*", "http://*.test:*"])?;
     let port = upstream.address.port();
     let answer = fetch(&tenant, &format!("https://right.test:{port}/told"))?;
-    reached(&answer)?;
+    reached(&answer).with_context(|| node.logs().to_string())?;
     for host in ["wrong.test", "127.0.0.1"] {
         failed(&fetch(&tenant, &format!("https://{host}:{port}/told"))?, "TlsCertificateError")?;
     }
@@ -508,7 +508,7 @@ fn settings_that_cannot_hold_are_told_at_start() -> Result<()> {
     for (flag, value, part) in [
         ("--resolver", "dns.example", "write the address of a name server"),
         ("--outbound-networks-allowed", "10.0.0.0/33", "is no network"),
-        ("--outbound-requests-max", "-1", "outbound_requests_max"),
+        ("--outbound-requests-max", "many", "outbound_requests_max"),
         ("--outbound-concurrency-max", "0", "less than 1"),
         ("--outbound-ca-file", "/nowhere.pem", "/nowhere.pem"),
         ("--outbound-ca-file", &empty.display().to_string(), "no certificate"),

@@ -36,9 +36,14 @@ impl Reason {
         } else if error.is_parse() {
             Failure::Protocol(error.to_string())
         } else {
-            Failure::Incomplete
+            Failure::Incomplete(told(error))
         }
     }
+}
+
+/// An error with what it comes from.
+fn told(error: &hyper::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
 
 /// The body of a request, up to a bound.

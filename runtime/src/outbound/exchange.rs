@@ -116,13 +116,14 @@ where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
 {
     let mut response = pin!(sender.send_request(request));
-    let is_open = tokio::select! {
+    let ended = tokio::select! {
         biased;
         answered = &mut response => return Ok((answered.map_err(|error| reason.of(&error))?, Some(wire))),
-        ended = &mut wire => ended.map(|()| false),
+        ended = &mut wire => ended,
     };
-    is_open.map_err(|error| reason.of(&error))?;
-    Ok((response.await.map_err(|error| reason.of(&error))?, None))
+    // A response can come with the end of its connection. Without one, how that ended says more.
+    let response = response.await.map_err(|error| reason.of(ended.as_ref().err().unwrap_or(&error)))?;
+    Ok((response, None))
 }
 
 /// Moves both bodies until they are whole, nobody is there who wants them, or the time is over.

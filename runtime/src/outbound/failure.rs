@@ -91,8 +91,8 @@ pub enum Failure {
     #[error("its body is incomplete: {0}")]
     RequestBody(BoxError),
     /// The server closed the connection before the response was whole.
-    #[error("the server closed the connection before the response was whole")]
-    Incomplete,
+    #[error("the connection ended before the response was whole: {0}")]
+    Incomplete(String),
     /// The response is no HTTP.
     #[error("the response is not HTTP/1.1: {0}")]
     Protocol(String),
@@ -125,7 +125,7 @@ impl Failure {
             | Self::TlsAlert { .. }
             | Self::Tls(_)
             | Self::RequestBody(_)
-            | Self::Incomplete
+            | Self::Incomplete(_)
             | Self::Protocol(_) => "failed",
         }
     }

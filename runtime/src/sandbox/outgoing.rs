@@ -3,11 +3,15 @@
 use std::sync::{Arc, LazyLock};
 
 use http_body_util::BodyExt as _;
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Linker, Resource};
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, IoError};
 use wasmtime_wasi_http::{
     DEFAULT_FORBIDDEN_HEADERS, Error as HttpError, ForbiddenHeaderFilter, RequestOptions, WasiBody,
-    WasiHttpHooks,
+    WasiHttpHooks, WasiHttpView as _,
 };
 
+use super::guest::Guest;
 use crate::limits;
 use crate::outbound::{Caller, Failure};
 
@@ -66,6 +70,34 @@ impl WasiHttpHooks for Hooks {
     }
 }
 
+/// Lets a guest of the 0.2 world ask why the body of a response broke off: wasmtime's own `http-error-code` does not
+/// know the errors that wasmtime's own bodies end in.
+pub(super) fn name_body_errors(linker: &mut Linker<Guest>) -> anyhow::Result<()> {
+    linker.allow_shadowing(true);
+    linker.instance("wasi:http/types@0.2.12")?.func_wrap(
+        "http-error-code",
+        |mut store: StoreContextMut<'_, Guest>, (error,): (Resource<IoError>,)| {
+            let error = store.data_mut().http().table.get(&error)?;
+            Ok((error.downcast_ref::<HttpError>().and_then(body_error),))
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+fn body_error(error: &HttpError) -> Option<ErrorCode> {
+    Some(match error {
+        HttpError::HttpRequestBodySize(most) => ErrorCode::HttpRequestBodySize(*most),
+        HttpError::HttpResponseBodySize(most) => ErrorCode::HttpResponseBodySize(*most),
+        HttpError::HttpResponseHeaderSectionSize(most) => ErrorCode::HttpResponseHeaderSectionSize(*most),
+        HttpError::ConnectionReadTimeout => ErrorCode::ConnectionReadTimeout,
+        HttpError::HttpResponseTimeout => ErrorCode::HttpResponseTimeout,
+        HttpError::HttpResponseIncomplete => ErrorCode::HttpResponseIncomplete,
+        HttpError::HttpProtocolError => ErrorCode::HttpProtocolError,
+        _ => return None,
+    })
+}
+
 /// What a guest is told.
 fn code(failure: Failure) -> HttpError {
     match failure {
@@ -97,7 +129,7 @@ fn code(failure: Failure) -> HttpError {
             Ok(own) => *own,
             Err(error) => HttpError::InternalError(Some(error.to_string())),
         },
-        Failure::Incomplete => HttpError::HttpResponseIncomplete,
+        Failure::Incomplete(_) => HttpError::HttpResponseIncomplete,
         Failure::Protocol(_) => HttpError::HttpProtocolError,
     }
 }

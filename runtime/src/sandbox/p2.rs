@@ -9,6 +9,7 @@ use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 use super::RequestBody;
 use super::body::Head;
 use super::guest::Guest;
+use super::outgoing;
 use super::sqlite::{self, HasDatabase};
 use super::variables::{self, HasVariables};
 
@@ -20,6 +21,7 @@ pub(super) fn linker(engine: &Engine) -> anyhow::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    outgoing::name_body_errors(&mut linker)?;
     sqlite::v3_0::add_to_linker::<Guest, HasDatabase>(&mut linker, Guest::database)?;
     sqlite::v2::add_to_linker::<Guest, HasDatabase>(&mut linker, Guest::database)?;
     variables::add_to_linker::<Guest, HasVariables>(&mut linker, Guest::variables)?;

@@ -12,6 +12,7 @@ use wasmtime_wasi_http::{Error as HttpError, FieldMap, WasiHttpView as _};
 use super::RequestBody;
 use super::body::Head;
 use super::guest::Guest;
+use super::outgoing;
 use super::sqlite::{self, HasDatabase};
 use super::variables::{self, HasVariables};
 
@@ -23,6 +24,7 @@ pub(super) fn linker(engine: &Engine) -> anyhow::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    outgoing::name_body_errors(&mut linker)?;
     wasmtime_wasi::p3::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     sqlite::v3_1::add_to_linker::<Guest, HasDatabase>(&mut linker, Guest::database)?;

@@ -127,6 +127,13 @@ pub const SESSIONS_MAX: u32 = 2_048;
 pub const DATABASE_THREADS_PER_CORE: u32 = 4;
 /// Most of them when nobody says.
 pub const DATABASE_THREADS_MAX: u32 = 64;
+/// Processes that run tenants' SQL: none, because a request costs more with them. docs/security.md weighs it.
+pub const DATABASE_PROCESSES: u32 = 0;
+/// The fewest threads of a database process.
+pub const DATABASE_PROCESS_THREADS_MIN: u32 = 2;
+/// Address space of a database process beside what its sessions may take: the program, stacks, and what the allocator
+/// keeps. It is the last defence; SQLite's memory is on accounts.
+pub const DATABASE_PROCESS_ADDRESS_BYTES: u64 = 2 << 30;
 /// Stack of a database thread: SQLite's parser and its expression walkers recurse.
 pub const DATABASE_STACK_BYTES: usize = 4 << 20;
 /// How long a database handle stays open after its last request.
@@ -138,8 +145,16 @@ pub const PARK_MEMORY_BYTES_MAX: u64 = 96 << 20;
 pub const SESSION_INCLUDED_BYTES: u32 = 256 << 10;
 /// Running time of one SQL statement.
 pub const STATEMENT_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a statement may go on behind that, before whatever runs it is given up.
+pub const STATEMENT_GRACE: Duration = Duration::from_secs(2);
 /// How long a request may hold its tenant's write transaction open.
 pub const TRANSACTION_HELD_MAX: Duration = Duration::from_secs(5);
+/// How long a database is suspended for its first statement that did not come back.
+pub const SUSPENSION_TIME_MIN: Duration = Duration::from_secs(5);
+/// The longest that it is suspended, when that happens again and again.
+pub const SUSPENSION_TIME_MAX: Duration = Duration::from_secs(600);
+/// How long a database must have been usable for its suspensions to be forgotten.
+pub const SUSPENSION_FORGIVEN_AFTER: Duration = Duration::from_secs(600);
 /// How long a statement waits for its tenant's one writer permit.
 pub const WRITER_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long the integrity check of a database that leaves quarantine may take: 1 GiB from a slow disk.

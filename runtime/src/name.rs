@@ -202,6 +202,12 @@ impl Id {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The id as the number that its digits are.
+    #[must_use]
+    pub fn number(&self) -> u128 {
+        u128::from_str_radix(&self.0, 16).unwrap_or_default()
+    }
 }
 
 /// Bytes as lowercase hexadecimal digits.
@@ -242,6 +248,7 @@ mod tests {
     fn ids_round_trip_and_differ() -> std::io::Result<()> {
         let (one, other) = (Id::random()?, Id::random()?);
         assert_ne!(one, other);
+        assert_eq!(format!("{:032x}", one.number()), one.as_str());
         assert_eq!(Id::parse(one.as_str()), Some(one));
         assert_eq!(Id::parse("../../../../etc/passwd/0000000000"), None);
         Ok(())

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -27,7 +27,7 @@ use crate::admission::Admission;
 use crate::catalog::{Artifacts, Catalog, Compiler, CompilerLimits};
 use crate::config::{Config, DescriptorLimit, Flags};
 use crate::control::{self, AdminDoor, AdminState, Directory, Keys, Store, Variables};
-use crate::database::{self, Database};
+use crate::database::{self, Database, ProcessRecipe, ProcessSize};
 use crate::disk::Disk;
 use crate::edge::Edge;
 use crate::limits;
@@ -45,6 +45,13 @@ const CLOSE_TIME_MAX: Duration = Duration::from_secs(4);
 /// Sessions beside the tenants': the control data's. The others are room in the queue for commands to it whose requests
 /// were given up.
 const CONTROL_SESSIONS: u32 = 256;
+
+/// How long to wait for the lock of the data folder: a node that was killed may have a process that still waits for the
+/// disk.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(3);
+
+/// Threads for the control data alone, when tenants' SQL runs elsewhere.
+const CONTROL_THREADS: u32 = 2;
 
 /// Runs a node until it is told to stop. What goes wrong before logging starts is said on stderr.
 #[must_use]
@@ -100,6 +107,7 @@ struct Rooms {
     directory: Arc<Directory>,
     admission: Arc<Admission>,
     catalog: Arc<Catalog>,
+    database: Database,
     tenants: Tenants,
     sandbox: Arc<Sandbox>,
     outbound: Arc<Outbound>,
@@ -114,7 +122,7 @@ impl Node {
         refuse_unfinished(&config.data)?;
         settle(&lock).with_context(|| format!("{} cannot be synced", config.data.display()))?;
         let keys = Keys::load_or_make(&config.data.join("keys"))?;
-        let rooms = Rooms::build(&config, &keys).await?;
+        let rooms = Rooms::build(&config, &keys, &lock).await?;
         control::remove_unnamed(&rooms.store, &rooms.tenants).await?;
         let public = bind(config.public_listen, "public_listen").await?;
         let admin = bind(config.admin_listen, "admin_listen").await?;
@@ -164,7 +172,11 @@ impl Node {
         let admin = Arc::new(AdminDoor::new(self.state));
         let admin = Listener::new(self.admin, admin, admin_connections, wall_time_max);
         let admin = tokio::spawn(admin.run(admin_closed));
-        let housekeeping = tokio::spawn(keep_house(self.rooms.clone(), self.config.component_park_time_max));
+        let housekeeping = tokio::spawn(keep_house(
+            self.rooms.clone(),
+            self.config.component_park_time_max,
+            self.config.statement_grace,
+        ));
         let sweep = tokio::spawn({
             let tenants = self.rooms.tenants.clone();
             async move { tenants.sweep_leftovers().await }
@@ -187,12 +199,12 @@ impl Node {
 }
 
 impl Rooms {
-    async fn build(config: &Config, keys: &Keys) -> Result<Self> {
+    async fn build(config: &Config, keys: &Keys, lock: &File) -> Result<Self> {
         database::start().map_err(anyhow::Error::msg)?;
         let plan = config.memory;
         let memory = Arc::new(Budget::new(plan.shared_bytes, plan.bytes - plan.bytes / 16));
-        let sessions_max = config.tenants.sessions_max.saturating_add(CONTROL_SESSIONS);
-        let database = Database::start(config.database_threads, sessions_max, &memory)?;
+        let program = std::env::current_exe()?;
+        let database = start_database(config, &program, lock, &memory)?;
         let store = Store::open(database.clone(), &config.data.join("control.db")).await?;
         let store = Arc::new(store);
         let variables = Arc::new(Variables::new(store.clone(), keys.variables));
@@ -205,7 +217,6 @@ impl Rooms {
         let artifacts = config.data.join("artifacts");
         make_private_folder(&artifacts)?;
         let artifacts = Artifacts::new(artifacts, keys.artifacts);
-        let program = std::env::current_exe()?;
         let compiler_limits = CompilerLimits {
             bytes_max: plan.compile_bytes_max,
             bytes_charged: plan.compile_charge,
@@ -215,7 +226,7 @@ impl Rooms {
         let disk = Arc::new(Disk::of(config.data.clone(), config.disk_free_bytes_min));
         let watched = Watched { disk: disk.clone(), metrics: metrics.clone() };
         let folder = config.data.join("tenants");
-        let tenants = Tenants::new(folder, database, config.tenants.clone(), store.clone(), watched);
+        let tenants = Tenants::new(folder, database.clone(), config.tenants.clone(), store.clone(), watched);
         Ok(Self {
             directory: Arc::new(Directory::new(store.clone(), variables.clone(), plan.routes_max)),
             store,
@@ -232,6 +243,7 @@ impl Rooms {
                 plan.components_max,
                 metrics.clone(),
             )),
+            database,
             tenants,
             sandbox,
             outbound,
@@ -264,6 +276,7 @@ impl Rooms {
         let (sandbox, tenants) = (self.sandbox.figures(), self.tenants.figures());
         let (components_mapped, components_mapped_bytes) = self.catalog.mapped();
         let memory = self.memory.figures();
+        let processes = self.database.process_figures();
         Gauges {
             requests_in_flight: self.admission.in_flight().len() as u64,
             connections,
@@ -276,15 +289,48 @@ impl Rooms {
             database_parked_bytes: tenants.parked_bytes,
             tenants_present: tenants.present,
             databases_quarantined: tenants.quarantined,
+            databases_suspended: tenants.suspended,
             routes_remembered: self.directory.remembered(),
             memory_shared_bytes_max: memory.bytes_max,
             memory_shared_bytes: memory.used,
             memory_refusals: memory.refused,
-            resident_bytes: telemetry::resident_bytes(),
+            resident_bytes: self.resident_bytes(),
             disk_free_bytes: self.disk.free_bytes(),
             disk_is_low: u64::from(self.disk.is_low()),
+            database_processes: processes.pids.len() as u64,
+            database_process_deaths: processes.deaths,
         }
     }
+
+    /// Resident memory of the node, its database processes included.
+    fn resident_bytes(&self) -> u64 {
+        let processes = self.database.process_figures().pids;
+        telemetry::resident_bytes(None)
+            + processes.into_iter().map(|pid| telemetry::resident_bytes(Some(pid))).sum::<u64>()
+    }
+}
+
+/// Starts what runs SQL: threads of this process and, where they are asked for, processes for the tenants' part.
+fn start_database(config: &Config, program: &Path, lock: &File, memory: &Arc<Budget>) -> Result<Database> {
+    let sessions_max = config.tenants.sessions_max.saturating_add(CONTROL_SESSIONS);
+    let processes = config.database_processes;
+    if processes == 0 {
+        return Ok(Database::start(config.database_threads, sessions_max, memory)?);
+    }
+    let memory_bytes = config.memory.database_process_bytes;
+    let recipe = ProcessRecipe {
+        program: program.to_owned(),
+        processes,
+        size: ProcessSize {
+            threads: config.database_threads.div_ceil(processes).max(limits::DATABASE_PROCESS_THREADS_MIN),
+            memory_bytes,
+            address_bytes: limits::DATABASE_PROCESS_ADDRESS_BYTES + config.memory.bytes,
+        },
+        sessions_max,
+        lock: lock.try_clone()?,
+    };
+    let database = Database::start(CONTROL_THREADS, sessions_max, memory)?;
+    database.with_processes(recipe).context("a database process cannot be started")
 }
 
 /// The node's limits as a manifest would write them.
@@ -324,12 +370,23 @@ fn lock_data(data: &Path) -> Result<File> {
     make_private_folder(data)?;
     let path = data.join("lock");
     let file = File::create(&path).with_context(|| format!("{} cannot be written", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            anyhow::bail!("{} is in use by another server; stop it, or choose another --data", data.display())
+    let started = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if started.elapsed() < LOCK_WAIT_MAX => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(TryLockError::WouldBlock) => {
+                anyhow::bail!(
+                    "{} is in use by another server; stop it, or choose another --data",
+                    data.display()
+                )
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(error).context(format!("{} cannot be locked", path.display()));
+            }
         }
-        Err(TryLockError::Error(error)) => Err(error).context(format!("{} cannot be locked", path.display())),
     }
 }
 
@@ -344,14 +401,15 @@ async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {
 }
 
 /// Lets go of what idle tenants left in memory.
-async fn keep_house(rooms: Rooms, component_idle_max: Duration) {
+async fn keep_house(rooms: Rooms, component_idle_max: Duration, statement_grace: Duration) {
     let mut interval = tokio::time::interval(limits::HOUSEKEEPING_INTERVAL);
     loop {
         interval.tick().await;
         rooms.catalog.release_idle(component_idle_max);
         rooms.directory.release_idle(component_idle_max);
         rooms.disk.look();
-        rooms.memory.note_resident(telemetry::resident_bytes());
+        rooms.database.watch(statement_grace);
+        rooms.memory.note_resident(rooms.resident_bytes());
     }
 }
 
@@ -378,6 +436,7 @@ async fn close(rooms: &Rooms) {
     let closing = async {
         rooms.tenants.close().await;
         rooms.store.close().await;
+        rooms.database.close().await;
     };
     match tokio::time::timeout(CLOSE_TIME_MAX, closing).await {
         Ok(()) => tracing::info!("closed"),

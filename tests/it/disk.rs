@@ -285,7 +285,7 @@ fn an_operator_recovers_a_tenant_by_command() -> Result<()> {
     let said = cli::run(&node, &["tenant", "recover", name])?.stdout;
     ensure!(said.contains("not in quarantine"), "{said}");
     let answer = recover(&tenant)?.expect(200)?.json()?;
-    assert_eq!(answer, json!({ "recovered": false, "quarantine": null }));
+    assert_eq!(answer, json!({ "recovered": false, "quarantine": null, "suspension": null }));
 
     faults.begin(Call::Sync, Errno::IO, &tenant.id()?, LOG)?;
     sign(&tenant, "two")?.expect(500)?;

@@ -12,7 +12,7 @@ use dormouse_tests::root;
 /// The rooms from the outside in, and which others each may name.
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
-    ("cli", &["backup", "catalog", "config", "manifest", "node", "toolchain"]),
+    ("cli", &["backup", "catalog", "config", "database", "manifest", "node", "toolchain"]),
     (
         "node",
         &[
@@ -156,6 +156,7 @@ const CONFINED_TEXTS: &[(&str, &[&str])] = &[
     ),
     ("process::exit", &[]),
     ("Command::new", &["catalog/compile.rs", "cli/", "toolchain/"]),
+    ("Program::new", &["database/process.rs"]),
     (".unwrap()", &[]),
     (".expect(", &[]),
     ("panic!(", &[]),

@@ -25,6 +25,7 @@ mod config;
 mod connection;
 mod crash;
 mod database;
+mod database_process;
 mod dev;
 mod disk;
 mod drain;

@@ -117,6 +117,11 @@ impl Builder {
                 command.args(pair);
             }
         }
+        if let Some(number) = database_processes()
+            && !self.flags.iter().any(|flag| flag == "--database-processes")
+        {
+            command.args(["--database-processes", &number]);
+        }
         command.args(&self.flags);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null());
@@ -160,6 +165,12 @@ impl Builder {
         let _ = reader.join();
         Ok((ended.with_context(|| logs.to_string())?, logs.to_string()))
     }
+}
+
+/// How many database processes the nodes of this run have whose tests do not say:
+/// `DORMOUSE_TEST_DATABASE_PROCESSES=2 cargo test …` runs the tests with processes instead of threads.
+fn database_processes() -> Option<String> {
+    std::env::var("DORMOUSE_TEST_DATABASE_PROCESSES").ok()
 }
 
 /// How a node is stopped.
@@ -449,6 +460,12 @@ impl TestNode {
         self.create_tenant(&name)?;
         self.deploy(&name, "fn", &guest(guest_name)?)?;
         Ok(Tenant::new(self, name))
+    }
+
+    /// A tenant that is there already, with its function `fn`.
+    #[must_use]
+    pub fn tenant_named(&self, name: String) -> Tenant<'_> {
+        Tenant::new(self, name)
     }
 
     /// Its metrics, each under its name and labels as they are written.

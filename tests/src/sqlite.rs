@@ -86,7 +86,7 @@ fn with_session<T>(work: impl AsyncFnOnce(&Database, database::SessionId) -> Res
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let database = Database::start(1, 2, &Arc::new(Budget::unlimited()))?;
-        let session = database.new_session();
+        let session = database.new_session(database::Owner::NODE);
         let outcome = work(&database, session).await;
         let _ = database.call(session, Command::Close).await;
         outcome

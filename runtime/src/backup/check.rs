@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::BackupError;
 use super::manifest::Manifest;
 use crate::control::Inventory;
-use crate::database::{self, Command, Database, DatabaseError};
+use crate::database::{self, Command, Database, DatabaseError, Owner};
 use crate::limits;
 use crate::memory::Budget;
 
@@ -42,7 +42,7 @@ impl Checker {
             queries: Vec::new(),
             time_max: limits::IMPORT_CHECK_TIME_MAX,
         };
-        let session = self.database.new_session();
+        let session = self.database.new_session(Owner::NODE);
         let answer = self.database.call(session, command).await;
         let _ = self.database.call(session, Command::Close).await;
         let damaged = |error: DatabaseError| BackupError::Damaged {

@@ -35,7 +35,8 @@ const TRIES_MAX: usize = 4;
 const RETRY: Duration = Duration::from_secs(2);
 
 /// The node's reasons not to give a database now that end no backup which has an earlier copy of it.
-const IN_THE_WAY: &[&str] = &["database-quarantined", "database-busy"];
+const IN_THE_WAY: &[&str] =
+    &["database-quarantined", "database-suspended", "database-ended", "database-busy"];
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  \

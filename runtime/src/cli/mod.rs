@@ -1,6 +1,6 @@
 //! The command line: reads the arguments, runs one command, tells how it went.
 //!
-//! `serve`, `restore` and `compile-component` hand over to the server's rooms. All other commands are clients: they
+//! `serve`, `restore`, `compile-component` and `database-process` hand over to the server's rooms. All other commands are clients: they
 //! speak to a node through its admin API and touch neither its files nor its databases, so they work the same from
 //! another machine; `backup` alone also reads the node's keys and components. Errors end here: one `error: …` on stderr
 //! and exit code 1, or 2 for arguments that make no sense.
@@ -35,6 +35,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use rustix::process::Signal;
 
 use crate::config::Flags;
+use crate::database::ProcessSize;
 use crate::limits;
 use output::OutputClosed;
 
@@ -96,6 +97,19 @@ enum Command {
         /// Where the machine code goes
         output: PathBuf,
     },
+    /// Run tenants' SQL in a process of its own (the server calls this)
+    #[command(hide = true, after_help = "Example:\n  dormouse serve --database-processes 2")]
+    DatabaseProcess {
+        /// Threads that run SQL
+        #[arg(long)]
+        threads: u32,
+        /// Memory that its sessions share, in bytes
+        #[arg(long)]
+        memory_bytes: u64,
+        /// Address space that it may take, in bytes
+        #[arg(long)]
+        address_bytes: u64,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -118,6 +132,10 @@ pub fn main() -> ExitCode {
         Command::CompileComponent { bytes_max, cpu_seconds_max, component, output } => {
             let cpu_time_max = Duration::from_secs(cpu_seconds_max);
             return crate::catalog::compile_in_this_process(bytes_max, cpu_time_max, &component, &output);
+        }
+        Command::DatabaseProcess { threads, memory_bytes, address_bytes } => {
+            let size = ProcessSize { threads, memory_bytes, address_bytes };
+            return crate::database::serve_in_this_process(size);
         }
         Command::Tenant(args) => tenant::run(&args),
         Command::Variable(args) => variable::run(&args),

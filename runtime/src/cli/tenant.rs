@@ -52,7 +52,7 @@ enum TenantCommand {
         #[command(flatten)]
         client: ClientOptions,
     },
-    /// Take a tenant's database out of quarantine, once the cause of its failure is gone
+    /// Take a tenant's database out of quarantine, once the cause of its failure is gone, or end its suspension
     ///
     /// The node reads the files from the disk again, has SQLite check them, and writes to them. What was acknowledged
     /// is there then. A database that fails again stays in quarantine.
@@ -183,7 +183,7 @@ fn description(tenant: &Value) -> Vec<String> {
     let database = tenant.get("database").unwrap_or(&Value::Null);
     let bytes_of = |name| text::size(database.get(name).and_then(Value::as_u64).unwrap_or_default());
     let state = database.get("state").and_then(Value::as_str).map(text::escaped).unwrap_or_default();
-    let quarantine = database.get("quarantine").filter(|quarantine| quarantine.is_object());
+    let quarantine = object(database, "quarantine");
     let mut lines = vec![
         format!("name      {}", text_of("name")),
         format!("id        {}", text_of("id")),
@@ -196,6 +196,14 @@ fn description(tenant: &Value) -> Vec<String> {
     if let Some(quarantine) = quarantine {
         lines.push(format!("          {}", failure(quarantine)));
         lines.push(format!("          when the cause is gone: dormouse tenant recover {}", text_of("name")));
+    }
+    if let Some(suspension) = object(database, "suspension") {
+        let since = suspension.get("since").and_then(Value::as_u64).unwrap_or_default();
+        lines.push(format!(
+            "          since {}: a statement did not end at its time limit",
+            text::date(since)
+        ));
+        lines.push(format!("          before its time is over: dormouse tenant recover {}", text_of("name")));
     }
     if database.get("previous_generation").is_some_and(Value::is_u64) {
         lines
@@ -219,13 +227,21 @@ fn description(tenant: &Value) -> Vec<String> {
 
 fn recover(client: &Client, name: &TenantName) -> anyhow::Result<()> {
     let answer = client.post_and_wait(&format!("/v1/tenants/{name}/recover"))?;
-    match answer.get("quarantine").filter(|quarantine| quarantine.is_object()) {
+    match object(&answer, "quarantine") {
+        None if object(&answer, "suspension").is_some() => {
+            output::lines(&format!("{name} can use its database again, which was suspended"))
+        }
         None => output::lines(&format!("{name} is not in quarantine: there is nothing to recover")),
         Some(quarantine) => output::lines(&format!(
             "recovered {name}: its database was read from the disk, checked and written; it {}",
             failure(quarantine)
         )),
     }
+}
+
+/// A part of an answer, when it is there.
+fn object<'a>(answer: &'a Value, name: &str) -> Option<&'a Value> {
+    answer.get(name).filter(|part| part.is_object())
 }
 
 /// What put a database in quarantine, and when.

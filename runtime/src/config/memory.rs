@@ -12,6 +12,8 @@
 //! | requests: what is each one's own | `concurrency_max` × [`REQUEST_BYTES`] | 91 | 428 | 1611 |
 //! | what they share: [`crate::memory::Budget`] | the rest | 93 | 430 | 2107 |
 //!
+//! Database processes, where there are any, take [`DATABASE_PROCESS_BYTES`] each, and half of what requests share.
+//!
 //! A request's own part holds the first 2 MiB of its guest, its stack and tables, a session of SQLite's with its first
 //! 256 KiB, buffers, and what a freed slot of the other world's pool keeps. Everything beyond is charged to the shared
 //! part: larger guests, larger SQL, rows and values that wait, uploads, and the compiler while it runs. So the requests
@@ -28,6 +30,8 @@ use crate::sandbox::World;
 
 /// What the node takes without a request.
 const FIXED_BYTES: u64 = 48_000_000;
+/// What a database process takes without a session: its own pages of the program, its threads, its allocator.
+const DATABASE_PROCESS_BYTES: u64 = 16_000_000;
 /// What one open connection takes at most: a head that has not arrived whole, and the kernel's buffers.
 const CONNECTION_BYTES: u64 = 32 << 10;
 /// What one request may take before it is charged for anything.
@@ -83,6 +87,7 @@ pub(super) struct Spoken {
     pub(super) connections_max: u32,
     pub(super) concurrency_max: u32,
     pub(super) park_memory_bytes_max: u64,
+    pub(super) database_processes: u32,
 }
 
 /// What the node's memory is used for.
@@ -92,6 +97,8 @@ pub struct MemoryPlan {
     pub bytes: u64,
     /// What requests share, in bytes.
     pub shared_bytes: u64,
+    /// What the sessions of one database process share beside that, in bytes.
+    pub database_process_bytes: u64,
     /// Address space of the compiler's process, in bytes.
     pub compile_bytes_max: u64,
     /// What of that is charged to what requests share.
@@ -125,8 +132,14 @@ impl Node {
     }
 
     /// Half of what is left goes to requests of their own, the rest to what they share.
-    pub(super) fn concurrency_max(self, connections_max: u32, park_memory_bytes_max: u64) -> u32 {
-        let spoken = Spoken { connections_max, concurrency_max: 0, park_memory_bytes_max };
+    pub(super) fn concurrency_max(
+        self,
+        connections_max: u32,
+        park_memory_bytes_max: u64,
+        database_processes: u32,
+    ) -> u32 {
+        let spoken =
+            Spoken { connections_max, concurrency_max: 0, park_memory_bytes_max, database_processes };
         let left = self.bytes.saturating_sub(spoken.bytes(0));
         u32::try_from(left / 2 / REQUEST_BYTES).unwrap_or(u32::MAX).clamp(1, limits::CONCURRENCY_MAX)
     }
@@ -151,10 +164,12 @@ impl Node {
             return Ok(left);
         }
         Err(format!(
-            "{} MB are too little: the program takes {}, {} connections {}, parked databases {}, {} requests {} at \
+            "{} MB are too little: the program takes {}, {} database processes {}, {} connections {}, parked databases {}, {} requests {} at \
              least, and what they share {}; lower connections_max, park_memory_bytes_max or concurrency_max",
             megabytes(self.bytes),
             megabytes(FIXED_BYTES),
+            spoken.database_processes,
+            megabytes(u64::from(spoken.database_processes) * DATABASE_PROCESS_BYTES),
             spoken.connections_max,
             megabytes(u64::from(spoken.connections_max) * CONNECTION_BYTES),
             megabytes(spoken.park_memory_bytes_max),
@@ -164,13 +179,18 @@ impl Node {
         ))
     }
 
-    /// The rest of the plan.
+    /// The rest of the plan. Database processes have half of what requests share, each its part of it: an account in
+    /// one process would have to be believed by the others.
     pub(super) fn plan(self, spoken: Spoken, shared_bytes: u64) -> MemoryPlan {
+        let processes = u64::from(spoken.database_processes);
+        let database_process_bytes = (shared_bytes / 2).checked_div(processes).unwrap_or(0);
+        let shared_bytes = shared_bytes - database_process_bytes * processes;
         let compile_bytes_max =
             (shared_bytes / 2 + COMPILER_FIXED_BYTES).clamp(COMPILE_BYTES_MIN, limits::COMPILE_BYTES_MAX);
         MemoryPlan {
             bytes: self.bytes,
             shared_bytes,
+            database_process_bytes,
             compile_bytes_max,
             compile_charge: compile_bytes_max.saturating_sub(COMPILER_FIXED_BYTES).min(shared_bytes),
             components_max: limits::COMPONENTS_MAX.min(self.one_per(8 << 20, 16, u32::MAX) as usize),
@@ -208,7 +228,9 @@ impl Spoken {
     fn bytes(self, request_bytes: u64) -> u64 {
         let connections = u64::from(self.connections_max) * CONNECTION_BYTES;
         let requests = u64::from(self.concurrency_max) * request_bytes;
+        let processes = u64::from(self.database_processes) * DATABASE_PROCESS_BYTES;
         FIXED_BYTES
+            .saturating_add(processes)
             .saturating_add(connections)
             .saturating_add(self.park_memory_bytes_max)
             .saturating_add(requests)
@@ -257,11 +279,12 @@ fn files_of(groups: &str) -> Vec<PathBuf> {
 mod tests {
     use super::*;
 
-    fn planned(bytes: u64) -> Result<(Spoken, MemoryPlan), String> {
+    fn planned(bytes: u64, database_processes: u32) -> Result<(Spoken, MemoryPlan), String> {
         let node = Node::new(bytes);
         let (connections_max, park_memory_bytes_max) = (node.connections_max(), node.park_memory_bytes_max());
-        let concurrency_max = node.concurrency_max(connections_max, park_memory_bytes_max);
-        let spoken = Spoken { connections_max, concurrency_max, park_memory_bytes_max };
+        let concurrency_max =
+            node.concurrency_max(connections_max, park_memory_bytes_max, database_processes);
+        let spoken = Spoken { connections_max, concurrency_max, park_memory_bytes_max, database_processes };
         Ok((spoken, node.plan(spoken, node.shared_bytes(spoken)?)))
     }
 
@@ -285,10 +308,15 @@ mod tests {
 
     #[test]
     fn the_smallest_machine_on_fly() -> Result<(), String> {
-        let (spoken, plan) = planned(256_000_000)?;
+        let (spoken, plan) = planned(256_000_000, 0)?;
         assert_eq!(
             spoken,
-            Spoken { connections_max: 488, concurrency_max: 29, park_memory_bytes_max: 8_000_000 }
+            Spoken {
+                connections_max: 488,
+                concurrency_max: 29,
+                park_memory_bytes_max: 8_000_000,
+                database_processes: 0
+            }
         );
         assert_eq!(megabytes(plan.shared_bytes), 92);
         assert_eq!(megabytes(plan.compile_bytes_max), 113);
@@ -298,8 +326,17 @@ mod tests {
     }
 
     #[test]
+    fn database_processes_have_their_part() -> Result<(), String> {
+        let (spoken, plan) = planned(4_000_000_000, 2)?;
+        assert!(plan.shared_bytes.abs_diff(plan.database_process_bytes * 2) < 2);
+        let all = spoken.bytes(REQUEST_BYTES) + plan.shared_bytes + plan.database_process_bytes * 2;
+        assert_eq!(all, plan.bytes);
+        Ok(())
+    }
+
+    #[test]
     fn a_machine_of_4_gb_has_the_largest_defaults() -> Result<(), String> {
-        let (spoken, plan) = planned(4_000_000_000)?;
+        let (spoken, plan) = planned(4_000_000_000, 0)?;
         assert_eq!(spoken.connections_max, limits::CONNECTIONS_MAX);
         assert_eq!(spoken.concurrency_max, limits::CONCURRENCY_MAX);
         assert_eq!(spoken.park_memory_bytes_max, limits::PARK_MEMORY_BYTES_MAX);
@@ -316,6 +353,7 @@ mod tests {
             connections_max: node.connections_max(),
             concurrency_max,
             park_memory_bytes_max: node.park_memory_bytes_max(),
+            database_processes: 0,
         };
         assert!(node.shared_bytes(spoken(2_000))? >= SHARED_BYTES_MIN);
         let refused = node.shared_bytes(spoken(4_000)).err().unwrap_or_default();

@@ -72,6 +72,10 @@ pub struct Config {
     pub database_threads: u32,
     /// What stays free of the disk.
     pub disk_free_bytes_min: u64,
+    /// Processes that these threads are in; without any they are in the node's own.
+    pub database_processes: u32,
+    /// How long a statement may go on behind its time limit.
+    pub statement_grace: Duration,
     /// What holds for tenants' databases.
     pub tenants: TenantPolicy,
     /// What holds for the requests that guests send.
@@ -131,6 +135,7 @@ impl Config {
             r.milliseconds("component_park_time_max_ms", 0, limits::COMPONENT_PARK_TIME_MAX);
         let database_threads = r.at_least("database_threads", 1, threads);
         let disk_free_bytes_min = r.at_least("disk_free_bytes_min", 0, limits::DISK_FREE_BYTES_MIN);
+        let statement_grace = r.milliseconds("statement_grace_ms", 100, limits::STATEMENT_GRACE);
         let tenants = Self::read_tenants(r, spoken.map_or(0, |spoken| spoken.park_memory_bytes_max));
         let outbound = Self::read_outbound(r);
         let drain_deadline = r.milliseconds("drain_deadline_ms", 0, limits::DRAIN_DEADLINE);
@@ -162,6 +167,8 @@ impl Config {
             component_park_time_max: component_park_time_max?,
             database_threads: database_threads?,
             disk_free_bytes_min: disk_free_bytes_min?,
+            database_processes: spoken?.database_processes,
+            statement_grace: statement_grace?,
             tenants: tenants?,
             outbound: outbound?,
             drain_deadline: drain_deadline?,
@@ -174,10 +181,12 @@ impl Config {
         let node = memory::Node::new(bytes);
         let connections_max = r.at_least("connections_max", 1, node.connections_max());
         let park_memory_bytes_max = r.at_least("park_memory_bytes_max", 0, node.park_memory_bytes_max());
+        let database_processes = r.at_least("database_processes", 0, limits::DATABASE_PROCESSES)?;
         let (connections_max, park_memory_bytes_max) = (connections_max?, park_memory_bytes_max?);
-        let concurrency_max = node.concurrency_max(connections_max, park_memory_bytes_max);
+        let concurrency_max =
+            node.concurrency_max(connections_max, park_memory_bytes_max, database_processes);
         let concurrency_max = r.at_least("concurrency_max", 1, concurrency_max)?;
-        let spoken = Spoken { connections_max, concurrency_max, park_memory_bytes_max };
+        let spoken = Spoken { connections_max, concurrency_max, park_memory_bytes_max, database_processes };
         let shared = node.shared_bytes(spoken).unwrap_or_else(|figures| {
             r.mistake("memory", figures);
             memory::SHARED_BYTES_MIN
@@ -266,6 +275,9 @@ impl Config {
                     self.tenant_concurrency_max, self.concurrency_max
                 ),
             );
+        }
+        if self.database_processes > 0 && self.data.to_str().is_none() {
+            reader.mistake("data", "database processes take only a path in UTF-8".to_owned());
         }
         let pool = self.pool();
         let least = limits::POOL_IDLE_BYTES_PER_GUEST_MIN;

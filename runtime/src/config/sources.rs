@@ -92,6 +92,10 @@ settings! {
     component_park_time_max_ms,
     /// Threads that run SQL [default: 4 for each core, or what fits]
     database_threads,
+    /// Processes that these threads are in, apart from the node's own; 0 for threads of the node [default: 0]
+    database_processes,
+    /// How long a statement may go on behind its time limit before its process is killed [default: 2000]
+    statement_grace_ms,
     /// How long a database stays open after its last request [default: 2000]
     park_time_max_ms,
     /// Memory of all parked databases, in bytes [default: what fits, at most 100663296]

@@ -39,7 +39,7 @@ use crate::name::{FunctionName, Id, TenantName, VariableName};
 use crate::request_id::{self, RequestId};
 use crate::routing::BaseDomain;
 use crate::telemetry::{RequestContext, in_current_request};
-use crate::tenant::{DatabaseKey, Made, Quarantine, Recovery, State as TenantState, Tenants};
+use crate::tenant::{DatabaseKey, Made, Quarantine, Recovery, State as TenantState, Suspension, Tenants};
 
 /// How long a JSON body may take to arrive.
 const JSON_TIME_MAX: Duration = Duration::from_secs(10);
@@ -278,6 +278,7 @@ async fn show(State(state): Shared, Checked(Path(name)): PathOf<String>) -> Answ
         TenantState::Parked => "parked",
         TenantState::CheckpointPending => "checkpoint-pending",
         TenantState::Quarantined => "quarantined",
+        TenantState::Suspended => "suspended",
     };
     let quarantine = state.tenants.quarantine(&key).map(QuarantineView::from);
     let previous = state.store.generations(&key).await?.and_then(|known| known.previous);
@@ -285,6 +286,7 @@ async fn show(State(state): Shared, Checked(Path(name)): PathOf<String>) -> Answ
         "name": row.name, "id": row.id.as_str(), "created_at": row.created_at, "functions": functions,
         "database": {
             "state": database_state, "bytes": size.bytes, "wal_bytes": size.wal_bytes, "quarantine": quarantine,
+            "suspension": state.tenants.suspension(&key).map(SuspensionView::from),
             "generation": key.generation, "previous_generation": previous,
         },
     })))
@@ -302,19 +304,35 @@ impl From<Quarantine> for QuarantineView {
     }
 }
 
-/// Takes the tenant's databases out of quarantine; tells what the first of them was there for.
+#[derive(Serialize)]
+struct SuspensionView {
+    since: u64,
+    seconds: u64,
+}
+
+impl From<Suspension> for SuspensionView {
+    fn from(Suspension { since, seconds }: Suspension) -> Self {
+        Self { since, seconds }
+    }
+}
+
+/// Takes the tenant's databases out of quarantine and ends suspensions; tells what the first of them was.
 async fn recover(
     State(state): Shared,
     Checked(Path(name)): PathOf<String>,
 ) -> Answer<Json<serde_json::Value>> {
     let (_, row) = find(&state, &name).await?;
-    let mut was_in = None;
+    let (mut was_in, mut was_suspended) = (None, None);
     for key in with_ways_back(&state, &row).await? {
+        if let Some(suspension) = state.tenants.resume(&key) {
+            was_suspended.get_or_insert(SuspensionView::from(suspension));
+        }
         if let Recovery::Recovered(quarantine) = state.tenants.recover(&key).await? {
             was_in.get_or_insert(QuarantineView::from(quarantine));
         }
     }
-    Ok(Json(json!({"recovered": was_in.is_some(), "quarantine": was_in})))
+    let recovered = was_in.is_some() || was_suspended.is_some();
+    Ok(Json(json!({"recovered": recovered, "quarantine": was_in, "suspension": was_suspended})))
 }
 
 /// The databases of a tenant that are in use, and behind them those that are kept as the way back.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::store::{Row, SCHEMA_VERSION, Store, StoreError, id, integer, key, text};
 use crate::catalog::Digest;
-use crate::database::{Command, Database, Reply};
+use crate::database::{Command, Database, Owner, Reply};
 use crate::limits;
 use crate::name::{EnvironmentName, TenantName};
 use crate::tenant::DatabaseKey;
@@ -55,7 +55,7 @@ impl Inventory {
     pub async fn read(database: &Database, path: &Path) -> Result<Self, StoreError> {
         let queries = QUERIES.map(str::to_owned).into();
         let time_max = limits::IMPORT_CHECK_TIME_MAX;
-        let session = database.new_session();
+        let session = database.new_session(Owner::NODE);
         let answer =
             database.call(session, Command::Verify { path: path.to_owned(), queries, time_max }).await;
         let _ = database.call(session, Command::Close).await;

@@ -90,6 +90,15 @@ const QUARANTINED: ProblemType = ProblemType::new(
     "database-quarantined",
     "The tenant's database is in quarantine",
 );
+const SUSPENDED: ProblemType = ProblemType::new(
+    StatusCode::SERVICE_UNAVAILABLE,
+    "database-suspended",
+    "The tenant's database is suspended",
+)
+.retry_after(10);
+const DATABASE_ENDED: ProblemType =
+    ProblemType::new(StatusCode::SERVICE_UNAVAILABLE, "database-ended", "The database's process ended")
+        .retry_after(1);
 const DATABASE_BUSY: ProblemType =
     ProblemType::new(StatusCode::SERVICE_UNAVAILABLE, "database-busy", "The tenant's database is in use")
         .retry_after(5);
@@ -135,6 +144,8 @@ impl ApiError {
                 | DatabaseError::Cancelled,
             ) => BAD_SQL,
             Self::Sql(DatabaseError::Quarantined(_)) => QUARANTINED,
+            Self::Sql(DatabaseError::Stuck | DatabaseError::Suspended(_)) => SUSPENDED,
+            Self::Sql(DatabaseError::Ended) => DATABASE_ENDED,
             Self::Upload(UploadError::NodeMemory(_))
             | Self::Catalog(CatalogError::NodeMemory(_))
             | Self::Sql(DatabaseError::NodeMemory) => NODE_MEMORY,

@@ -11,8 +11,8 @@ use tokio::sync::{Mutex, oneshot};
 
 use crate::catalog::Digest;
 use crate::database::{
-    Change, Command, Database, DatabaseError, Extent, FilePart, FileStream, Hold, Holds, Profile, Reply,
-    SessionId, Still, Value, forget_cached,
+    Change, Command, Database, DatabaseError, Extent, FilePart, FileStream, Hold, Holds, Owner, Profile,
+    Reply, SessionId, Still, Value, forget_cached,
 };
 use crate::limits;
 use crate::manifest::FunctionManifest;
@@ -181,7 +181,7 @@ impl Store {
     /// When it cannot be read, or is newer than this program.
     pub async fn open(database: Database, path: &Path) -> Result<Self> {
         if !path.exists() {
-            let session = database.new_session();
+            let session = database.new_session(Owner::NODE);
             database.call(session, Command::Create { path: path.to_owned() }).await?;
             database.call(session, Command::Close).await?;
         }
@@ -444,7 +444,7 @@ impl Store {
                 forget_cached(self.path.clone())
                     .await
                     .map_err(|error| DatabaseError::Storage(format!("{}: {error}", self.path.display())))?;
-                let id = self.database.new_session();
+                let id = self.database.new_session(Owner::NODE);
                 let open = Command::Open {
                     path: self.path.clone(),
                     profile: Profile::Control,
@@ -493,7 +493,7 @@ mod tests {
 
     /// Control data as an earlier program left it, after so many steps.
     async fn left_by(database: &Database, path: &Path, steps: usize, then: &[&str]) -> Outcome {
-        let session = database.new_session();
+        let session = database.new_session(Owner::NODE);
         database.call(session, Command::Create { path: path.to_owned() }).await?;
         let open = Command::Open { path: path.to_owned(), profile: Profile::Control, bytes_max: BYTES_MAX };
         database.call(session, open).await?;

@@ -1,5 +1,6 @@
 //! What is said between a lease and its session: plain owned data, no pointers, no locks.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,9 +8,38 @@ use serde::{Deserialize, Serialize};
 
 use crate::memory::Exhausted;
 
-/// A session's number, unique in the life of the process.
+/// A session: its number, unique in the life of the node, whose it is, and where it lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct SessionId(pub u64);
+pub struct SessionId {
+    pub(super) number: u64,
+    pub(super) owner: Owner,
+    pub(super) home: Home,
+}
+
+/// Whose a session is. All sessions of one owner live in the same process, because a database's locks do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Owner(pub u128);
+
+impl Owner {
+    /// The node itself, whose sessions live on threads of its own process.
+    pub const NODE: Self = Self(0);
+}
+
+/// An id as it stands in paths and logs: 32 hexadecimal digits.
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// Where a session lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) enum Home {
+    /// On the database threads of this process.
+    Node,
+    /// In a database process, in one of its lives.
+    Process { index: usize, life: u64 },
+}
 
 /// One SQL value. SQLite has no other types.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,7 +53,7 @@ pub enum Value {
     /// UTF-8 text; may hold NUL.
     Text(String),
     /// Bytes.
-    Blob(Vec<u8>),
+    Blob(#[serde(with = "bytes")] Vec<u8>),
 }
 
 impl From<&str> for Value {
@@ -76,6 +106,36 @@ impl Value {
     #[must_use]
     pub fn row_bytes(values: &[Self]) -> usize {
         Self::ROW_BYTES + values.iter().map(Self::bytes).sum::<usize>()
+    }
+}
+
+/// Bytes that are copied as a whole, and not one by one as a list of numbers.
+mod bytes {
+    use std::fmt;
+
+    use serde::de::{Error, Visitor};
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        deserializer.deserialize_byte_buf(Copied)
+    }
+
+    struct Copied;
+
+    impl Visitor<'_> for Copied {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("bytes")
+        }
+
+        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+            Ok(bytes.to_vec())
+        }
     }
 }
 
@@ -174,6 +234,32 @@ pub enum Command {
     Close,
 }
 
+/// How long a command may take that has no limit of its own: most of it is waiting for the disk.
+const COMMAND_TIME_MAX: Duration = Duration::from_secs(60);
+
+impl Command {
+    /// How long it may take before it is stopped from within, or should have come back.
+    pub(super) fn time_max(&self) -> Duration {
+        match self {
+            Self::Execute { time_max, .. } | Self::Check { time_max } => *time_max,
+            Self::Import { time_max, .. } | Self::Verify { time_max, .. } => *time_max + COMMAND_TIME_MAX,
+            Self::Create { .. }
+            | Self::Open { .. }
+            | Self::Batch { .. }
+            | Self::Rollback
+            | Self::Reset
+            | Self::Checkpoint
+            | Self::ReadFile { .. }
+            | Self::Close => COMMAND_TIME_MAX,
+        }
+    }
+
+    /// Whether it is the first of its session.
+    pub(super) fn begins_session(&self) -> bool {
+        matches!(self, Self::Create { .. } | Self::Import { .. } | Self::Verify { .. } | Self::Open { .. })
+    }
+}
+
 /// The columns and rows of one statement.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rows {
@@ -219,6 +305,7 @@ pub enum Extent {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilePart {
     /// The bytes; none behind the end of the file.
+    #[serde(with = "bytes")]
     pub bytes: Vec<u8>,
     /// Size of the whole file.
     pub file_bytes: u64,
@@ -297,6 +384,16 @@ pub enum DatabaseError {
     /// An uploaded file is no database that can be had here.
     #[error("the file cannot be taken over: {0}")]
     Rejected(String),
+    /// The process that worked for the session has ended. What was under way may be on disk or not; what was
+    /// acknowledged is.
+    #[error("the process that runs the database's SQL has ended; send the request again")]
+    Ended,
+    /// The command did not come back at its time limit, and was given up.
+    #[error("the statement did not end at its time limit, and the database is suspended for a while")]
+    Stuck,
+    /// Statements of the database did not come back, and it is not touched for a while.
+    #[error("the database is suspended: {0}")]
+    Suspended(String),
     /// The session is not there: closed, or never opened.
     #[error("the session is closed")]
     Closed,
@@ -314,7 +411,13 @@ impl DatabaseError {
             | Self::Rejected(_)
             | Self::Cancelled
             | Self::NodeMemory => true,
-            Self::Storage(_) | Self::Quarantined(_) | Self::Gone | Self::Closed => false,
+            Self::Storage(_)
+            | Self::Quarantined(_)
+            | Self::Gone
+            | Self::Ended
+            | Self::Stuck
+            | Self::Suspended(_)
+            | Self::Closed => false,
         }
     }
 }
@@ -330,7 +433,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_survive_bytes() -> Result<(), serde_json::Error> {
+    fn messages_survive_bytes() -> postcard::Result<()> {
         let commands = [
             Command::Create { path: "/data/a.db".into() },
             Command::Import {
@@ -369,7 +472,7 @@ mod tests {
             Command::Close,
         ];
         for command in commands {
-            assert_eq!(serde_json::from_slice::<Command>(&serde_json::to_vec(&command)?)?, command);
+            assert_eq!(postcard::from_bytes::<Command>(&postcard::to_allocvec(&command)?)?, command);
         }
         let replies = [
             Ok(Reply::Done),
@@ -390,8 +493,8 @@ mod tests {
             Err(DatabaseError::Storage("disk I/O error".into())),
         ];
         for reply in replies {
-            let bytes = serde_json::to_vec(&reply)?;
-            assert_eq!(serde_json::from_slice::<Result<Reply, DatabaseError>>(&bytes)?, reply);
+            let bytes = postcard::to_allocvec(&reply)?;
+            assert_eq!(postcard::from_bytes::<Result<Reply, DatabaseError>>(&bytes)?, reply);
         }
         Ok(())
     }

@@ -2,11 +2,13 @@
 //!
 //! A job wakes the thread that went idle last: its stack and its allocation cache are still warm, and the others stay
 //! asleep. A thread without a job sleeps at once instead of spinning for one, because on a small machine the cores
-//! have other work.
+//! have other work. A task that speaks for a thread of another process takes jobs in the same way.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
@@ -17,8 +19,23 @@ struct Inner<T> {
 }
 
 struct Sleeper {
-    thread: Thread,
+    waker: Waker,
     is_woken: AtomicBool,
+}
+
+struct Unparked(Thread);
+
+impl Wake for Unparked {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// What there is for whoever asks.
+enum Taken<T> {
+    Job(T),
+    Nothing(Arc<Sleeper>),
+    End,
 }
 
 struct Queue<T> {
@@ -74,25 +91,51 @@ impl<T> Receiver<T> {
     /// Waits for a job; `None` when there will be no more. `on_idle` runs when none has come for `idle_after`.
     pub(super) fn receive(&self, idle_after: Duration, on_idle: impl Fn()) -> Option<T> {
         loop {
-            let mut inner = self.0.lock();
-            if let Some(job) = inner.jobs.pop_front() {
-                return Some(job);
+            match self.take(|| Arc::new(Unparked(thread::current())).into()) {
+                Taken::Job(job) => return Some(job),
+                Taken::Nothing(sleeper) => sleeper.sleep(idle_after, &on_idle),
+                Taken::End => return None,
             }
-            if inner.is_closed {
-                return None;
-            }
-            let sleeper = Arc::new(Sleeper { thread: thread::current(), is_woken: AtomicBool::new(false) });
-            inner.idle.push(sleeper.clone());
-            drop(inner);
-            sleeper.sleep(idle_after, &on_idle);
         }
+    }
+
+    /// Waits for a job in a task, which must not be given up: the job that it was woken for would wait on.
+    pub(super) async fn next(&self) -> Option<T> {
+        let mut waiting: Option<Arc<Sleeper>> = None;
+        poll_fn(|context| {
+            if waiting.as_ref().is_some_and(|sleeper| !sleeper.is_woken.load(Ordering::Acquire)) {
+                return Poll::Pending;
+            }
+            match self.take(|| context.waker().clone()) {
+                Taken::Job(job) => Poll::Ready(Some(job)),
+                Taken::Nothing(sleeper) => {
+                    waiting = Some(sleeper);
+                    Poll::Pending
+                }
+                Taken::End => Poll::Ready(None),
+            }
+        })
+        .await
+    }
+
+    fn take(&self, waker: impl FnOnce() -> Waker) -> Taken<T> {
+        let mut inner = self.0.lock();
+        if let Some(job) = inner.jobs.pop_front() {
+            return Taken::Job(job);
+        }
+        if inner.is_closed {
+            return Taken::End;
+        }
+        let sleeper = Arc::new(Sleeper { waker: waker(), is_woken: AtomicBool::new(false) });
+        inner.idle.push(sleeper.clone());
+        Taken::Nothing(sleeper)
     }
 }
 
 impl Sleeper {
     fn wake(&self) {
         self.is_woken.store(true, Ordering::Release);
-        self.thread.unpark();
+        self.waker.wake_by_ref();
     }
 
     fn sleep(&self, idle_after: Duration, on_idle: impl Fn()) {
@@ -160,5 +203,34 @@ mod tests {
         sender.send(7);
         assert_eq!(thread.join().ok().flatten(), Some(7));
         assert!(idle.recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn tasks_receive_as_threads_do() {
+        let (sender, receivers) = queue(100, 4);
+        let tasks: Vec<_> = receivers
+            .into_iter()
+            .map(|receiver| {
+                tokio::spawn(async move {
+                    let mut received = Vec::new();
+                    while let Some(job) = receiver.next().await {
+                        received.push(job);
+                        tokio::task::yield_now().await;
+                    }
+                    received
+                })
+            })
+            .collect();
+        for job in 0..50 {
+            sender.send(job);
+            tokio::task::yield_now().await;
+        }
+        drop(sender);
+        let mut jobs = Vec::new();
+        for task in tasks {
+            jobs.extend(task.await.unwrap_or_default());
+        }
+        jobs.sort_unstable();
+        assert_eq!(jobs, (0..50).collect::<Vec<i32>>());
     }
 }

@@ -1,4 +1,5 @@
-//! The database threads: they take commands from one queue and run each on its session.
+//! The database threads: they take commands from one queue and run each on its session. Tenants' sessions can live in
+//! processes of their own instead ([`super::process`]); the sender sees no difference.
 //!
 //! SQLite blocks, recurses and waits for the disk, so it runs here and nowhere else. A session is used by one thread
 //! at a time; its sender waits for each answer before the next command, so a thread seldom waits for a session.
@@ -7,34 +8,51 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::import::{self, Import};
 use super::memory::{Account, empty_thread_cache, grant_from, on_account};
-use super::message::{Command, DatabaseError, Profile, Reply, SessionId};
+use super::message::{Command, DatabaseError, Home, Owner, Profile, Reply, SessionId};
+use super::process::{Process, Recipe};
 use super::queue::{self, Receiver, Sender};
 use super::session::{self, Opening, Request, Session};
 use crate::limits;
 use crate::memory::Budget;
 
-type Answer = Result<Reply, DatabaseError>;
+pub(super) type Answer = Result<Reply, DatabaseError>;
 
 /// A thread without a job for this long is idle.
-const IDLE_AFTER: Duration = Duration::from_millis(500);
+pub(super) const IDLE_AFTER: Duration = Duration::from_millis(500);
 
 /// Commands that one session can have on their way: its lease's, and a rollback of its clock.
-const COMMANDS_PER_SESSION: usize = 2;
+pub(super) const COMMANDS_PER_SESSION: usize = 2;
 
-/// What a sender wants done on the database thread when its command has ended, before it hears of it.
+/// What a sender wants done when its command has ended, on the thread or task that knows it first, before it hears of it.
 type Ended = Box<dyn FnOnce(&Answer) + Send>;
 
-struct Job {
-    session: SessionId,
-    command: Command,
+/// A command on its way to the thread that carries it out.
+pub(super) struct Job {
+    pub session: SessionId,
+    pub command: Command,
+    pub asker: Asker,
+}
+
+/// Who waits for the end of a command.
+pub(super) struct Asker {
     ended: Option<Ended>,
     answer: oneshot::Sender<Answer>,
+}
+
+impl Asker {
+    pub(super) fn tell(self, answer: Answer) {
+        if let Some(ended) = self.ended {
+            ended(&answer);
+        }
+        // The sender may be gone: a cancelled request. Its lease resets the session.
+        let _ = self.answer.send(answer);
+    }
 }
 
 struct OpenSession {
@@ -50,20 +68,35 @@ struct Slot {
     cancelled: Arc<AtomicBool>,
 }
 
+/// The sessions that live in this process, by their numbers.
 #[derive(Default)]
-struct Slots {
-    slots: Mutex<HashMap<SessionId, Arc<Slot>>>,
-    next: AtomicU64,
+pub(super) struct Slots(Mutex<HashMap<u64, Arc<Slot>>>);
+
+impl Slots {
+    /// Makes room for a session that is not open yet.
+    pub(super) fn begin(&self, session: SessionId) {
+        lock(&self.0).entry(session.number).or_default();
+    }
+
+    /// Stops the command that a session runs now or has waiting, soon; without one, the next.
+    pub(super) fn cancel(&self, number: u64) {
+        if let Some(slot) = lock(&self.0).get(&number) {
+            slot.cancelled.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
-/// The database threads and the sessions on them. Clones share both; the threads end with the last clone.
+/// The database threads, the database processes, and the sessions on them. Clones share all; the threads end with the
+/// last clone.
 #[derive(Clone)]
 pub struct Database {
     queue: Arc<Sender<Job>>,
     slots: Arc<Slots>,
+    processes: Arc<[Process]>,
+    next: Arc<AtomicU64>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -85,15 +118,56 @@ impl Database {
                     work(&jobs, &slots);
                 })?;
         }
-        Ok(Self { queue: Arc::new(queue), slots })
+        Ok(Self { queue: Arc::new(queue), slots, processes: Arc::default(), next: Arc::default() })
+    }
+
+    /// Starts processes, in which all sessions live from now on but the node's own. On a tokio runtime.
+    ///
+    /// # Errors
+    /// When one does not start.
+    pub fn with_processes(mut self, recipe: Recipe) -> std::io::Result<Self> {
+        let recipe = Arc::new(recipe);
+        let start = |index| Process::start(index as usize, &recipe);
+        self.processes = (0..recipe.processes).map(start).collect::<Result<_, _>>()?;
+        Ok(self)
     }
 
     /// A number for a session that is not open yet. It is in use until the session is closed, also if it fails.
     #[must_use]
-    pub fn new_session(&self) -> SessionId {
-        let id = SessionId(self.slots.next.fetch_add(1, Ordering::Relaxed));
-        lock(&self.slots.slots).insert(id, Arc::default());
-        id
+    pub fn new_session(&self, owner: Owner) -> SessionId {
+        let session = SessionId {
+            number: self.next.fetch_add(1, Ordering::Relaxed),
+            owner,
+            home: self.process_of(owner).map_or(Home::Node, Process::home),
+        };
+        if session.home == Home::Node {
+            self.slots.begin(session);
+        }
+        session
+    }
+
+    /// The process in which an owner's sessions live.
+    fn process_of(&self, owner: Owner) -> Option<&Process> {
+        let number = u128::try_from(self.processes.len()).ok().filter(|_| owner != Owner::NODE)?;
+        let index = owner.0.checked_rem(number)?;
+        self.processes.get(usize::try_from(index).ok()?)
+    }
+
+    /// The process that a session lives or lived in.
+    fn home_of(&self, session: SessionId) -> Option<&Process> {
+        match session.home {
+            Home::Node => None,
+            Home::Process { index, .. } => self.processes.get(index),
+        }
+    }
+
+    /// Whether a session can be used as it was left: the process that it lives in has not ended.
+    #[must_use]
+    pub fn is_alive(&self, session: SessionId) -> bool {
+        match session.home {
+            Home::Node => true,
+            Home::Process { life, .. } => self.home_of(session).is_some_and(|process| process.is_alive(life)),
+        }
     }
 
     /// Sends a command. The answer comes through the receiver; dropping it does not stop the command.
@@ -119,8 +193,12 @@ impl Database {
         ended: Option<Ended>,
     ) -> oneshot::Receiver<Answer> {
         let (answer, receiver) = oneshot::channel();
+        let job = Job { session, command, asker: Asker { ended, answer } };
         // When more is sent than sessions can send, the job is dropped and the receiver says so.
-        self.queue.send(Job { session, command, ended, answer });
+        match self.home_of(session) {
+            None => self.queue.send(job),
+            Some(process) => process.send(job),
+        }
         receiver
     }
 
@@ -134,32 +212,56 @@ impl Database {
 
     /// Stops the command that a session runs now or has waiting, soon; without one, the next. Later ones run again.
     pub fn cancel(&self, session: SessionId) {
-        if let Some(slot) = lock(&self.slots.slots).get(&session) {
-            slot.cancelled.store(true, Ordering::Relaxed);
+        match self.home_of(session) {
+            None => self.slots.cancel(session.number),
+            Some(process) => process.cancel(session),
         }
     }
 
-    /// Sessions that are open or about to be.
-    #[must_use]
-    pub fn sessions(&self) -> usize {
-        lock(&self.slots.slots).len()
+    /// Ends what does not come back: whoever has waited for a command for `grace` beyond its time waits no longer. To be
+    /// called every now and then.
+    pub fn watch(&self, grace: Duration) {
+        let now = Instant::now();
+        self.processes.iter().for_each(|process| process.watch(now, grace));
     }
+
+    /// What there is of the database processes.
+    #[must_use]
+    pub fn process_figures(&self) -> ProcessFigures {
+        ProcessFigures {
+            pids: self.processes.iter().filter_map(Process::pid).collect(),
+            deaths: self.processes.iter().map(Process::deaths).sum(),
+        }
+    }
+
+    /// Ends the database processes. All sessions in them are closed.
+    pub async fn close(&self) {
+        for process in &*self.processes {
+            process.close().await;
+        }
+    }
+}
+
+/// What there is of the database processes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessFigures {
+    /// Those that run.
+    pub pids: Vec<i32>,
+    /// How often one has ended before its node.
+    pub deaths: u64,
 }
 
 fn work(jobs: &Receiver<Job>, slots: &Slots) {
     // A thread that has no job for a moment gives its cached memory back before it waits on.
     while let Some(job) = jobs.receive(IDLE_AFTER, empty_thread_cache) {
         let answer = carry_out(slots, job.session, job.command);
-        if let Some(ended) = job.ended {
-            ended(&answer);
-        }
-        // The sender may be gone: a cancelled request. Its lease resets the session.
-        let _ = job.answer.send(answer);
+        job.asker.tell(answer);
     }
 }
 
-fn carry_out(slots: &Slots, id: SessionId, command: Command) -> Answer {
-    let Some(slot) = lock(&slots.slots).get(&id).cloned() else { return Err(DatabaseError::Closed) };
+/// Carries a command out on its session.
+pub(super) fn carry_out(slots: &Slots, session: SessionId, command: Command) -> Answer {
+    let Some(slot) = lock(&slots.0).get(&session.number).cloned() else { return Err(DatabaseError::Closed) };
     let closes = command == Command::Close;
     let mut open = lock(&slot.open);
     let answer = catch_unwind(AssertUnwindSafe(|| apply(&slot, &mut open, command)))
@@ -171,7 +273,7 @@ fn carry_out(slots: &Slots, id: SessionId, command: Command) -> Answer {
         slot.failure.get_or_init(|| error.clone());
     }
     if closes {
-        lock(&slots.slots).remove(&id);
+        lock(&slots.0).remove(&session.number);
     }
     // Not before the command: one may be cancelled while it waits for a thread.
     slot.cancelled.store(false, Ordering::Relaxed);
@@ -277,7 +379,7 @@ mod tests {
         super::super::start()?;
         let folder = tempfile::tempdir()?;
         let database = Database::start(1, 2, &Arc::new(Budget::unlimited()))?;
-        let (first, second) = (database.new_session(), database.new_session());
+        let (first, second) = (database.new_session(Owner::NODE), database.new_session(Owner::NODE));
         for (session, name) in [(first, "first.db"), (second, "second.db")] {
             let path = folder.path().join(name);
             database.call(session, Command::Create { path: path.clone() }).await?;

@@ -51,6 +51,8 @@ pub struct Gauges {
     pub tenants_present: u64,
     /// Databases in quarantine.
     pub databases_quarantined: u64,
+    /// Databases that are suspended.
+    pub databases_suspended: u64,
     /// Remembered routes.
     pub routes_remembered: u64,
     /// What requests may share of the node's memory, beyond what is each one's own.
@@ -59,12 +61,16 @@ pub struct Gauges {
     pub memory_shared_bytes: u64,
     /// How often more was asked for than was there.
     pub memory_refusals: u64,
-    /// Resident memory of the process.
+    /// Resident memory of the process, and of its database processes.
     pub resident_bytes: u64,
     /// Free bytes of the disk.
     pub disk_free_bytes: u64,
     /// Whether writes are turned away because of that, as 0 or 1.
     pub disk_is_low: u64,
+    /// Database processes that run.
+    pub database_processes: u64,
+    /// How often one has ended before the node.
+    pub database_process_deaths: u64,
 }
 
 /// How a gauge is read off.
@@ -125,6 +131,9 @@ impl Default for Metrics {
         add("databases_quarantined", "Databases of tenants whose storage has failed", |g| {
             g.databases_quarantined
         });
+        add("databases_suspended", "Databases of tenants with a statement that did not come back", |g| {
+            g.databases_suspended
+        });
         add("routes_remembered", "Routes remembered from the control data", |g| g.routes_remembered);
         add("memory_shared_bytes_max", "Memory that requests share beyond what is each one's own", |g| {
             g.memory_shared_bytes_max
@@ -133,7 +142,13 @@ impl Default for Metrics {
         add("memory_refusals", "How often more memory was asked for than was there", |g| g.memory_refusals);
         add("disk_free_bytes", "Free bytes of the disk of all data", |g| g.disk_free_bytes);
         add("disk_is_low", "Whether the disk is so full that writes are turned away", |g| g.disk_is_low);
-        add("resident_bytes", "Resident memory of the process", |g| g.resident_bytes);
+        add("resident_bytes", "Resident memory of the process and its database processes", |g| {
+            g.resident_bytes
+        });
+        add("database_processes", "Database processes that run", |g| g.database_processes);
+        add("database_process_deaths", "How often a database process has ended before the node", |g| {
+            g.database_process_deaths
+        });
         Self { registry, requests, outbound_requests, seconds, exceeded, components_refused, gauges }
     }
 }
@@ -177,11 +192,12 @@ impl Metrics {
     }
 }
 
-/// Resident memory of this process in bytes, as the kernel counts it; 0 where it does not say.
+/// Resident memory of a process in bytes, of this one if none is named, as the kernel counts it; 0 where it does not say.
 #[must_use]
-pub fn resident_bytes() -> u64 {
+pub fn resident_bytes(pid: Option<i32>) -> u64 {
     let page = rustix::param::page_size() as u64;
-    let pages = std::fs::read_to_string("/proc/self/statm")
+    let process = pid.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
+    let pages = std::fs::read_to_string(format!("/proc/{process}/statm"))
         .ok()
         .and_then(|text| text.split_ascii_whitespace().nth(1)?.parse::<u64>().ok());
     pages.unwrap_or(0) * page

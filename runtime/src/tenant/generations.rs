@@ -126,7 +126,7 @@ impl Incoming {
             time_max: limits::IMPORT_CHECK_TIME_MAX,
         };
         let _permit = self.shared.imports.acquire().await;
-        let session = database.new_session();
+        let session = database.new_session(self.key.owner());
         let answer = database.call(session, import).await;
         // Closing a session that made a file frees its number, nothing else.
         let _ = database.call(session, Command::Close).await;

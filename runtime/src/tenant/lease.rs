@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::writer::{Expired, Writer};
-use super::{DatabaseKey, Made, Session, Shared, Size, Tenant, files, making, park};
+use super::{DatabaseKey, Made, Session, Shared, Size, Tenant, deferred, files, making, park};
 use crate::database::{Command, DatabaseError, Executed, Reply, Rows, Value};
 use crate::exceeded::{Exceeded, Limit};
 use crate::limits;
@@ -64,9 +64,9 @@ impl Lease {
     /// Opens the database, which is made when it has never been opened, or joins the session that the lease has.
     ///
     /// # Errors
-    /// When the file cannot be made or opened, or is in quarantine.
+    /// When the file cannot be made or opened, is in quarantine, or suspended.
     pub async fn open(&mut self) -> Result<(), DatabaseError> {
-        self.shared.quarantines.check(&self.key)?;
+        self.shared.check(&self.key)?;
         self.shared.generations.check_open(&self.key)?;
         if self.held.as_ref().is_some_and(|held| held.is_open) {
             return Ok(());
@@ -240,7 +240,7 @@ impl Held {
     async fn wait_for(&mut self, answer: oneshot::Receiver<Answer>) -> Answer {
         let answer = self.outstanding.insert(answer).await;
         self.outstanding = None;
-        let answer = self.tenant.examine(answer.unwrap_or(Err(DatabaseError::Closed)));
+        let answer = self.tenant.examine(self.session.id, answer.unwrap_or(Err(DatabaseError::Closed)));
         if let Err(error) = &answer {
             self.is_open &= error.session_is_usable();
             if *error == DatabaseError::Closed {
@@ -258,7 +258,7 @@ impl Held {
         parameters: Vec<Value>,
     ) -> Answer {
         // After every wait: for the handle, the session, and the permit, whose last holder may have met the failure.
-        self.tenant.check_quarantine()?;
+        self.tenant.check()?;
         let command = Command::Execute {
             sql,
             parameters,
@@ -363,7 +363,8 @@ impl Drop for Lease {
 async fn put_in_order(shared: Arc<Shared>, mut held: Held) {
     if let Some(outstanding) = held.outstanding.take() {
         shared.database.cancel(held.session.id);
-        let answer = held.tenant.examine(outstanding.await.unwrap_or(Err(DatabaseError::Closed)));
+        let answer =
+            held.tenant.examine(held.session.id, outstanding.await.unwrap_or(Err(DatabaseError::Closed)));
         held.is_open = match &answer {
             Ok(_) => true,
             Err(error) => held.is_open && error.session_is_usable(),
@@ -395,5 +396,9 @@ async fn put_in_order(shared: Arc<Shared>, mut held: Held) {
     } else {
         // A session that failed, or never opened, has a number still.
         let _ = shared.database.call(id, Command::Close).await;
+        let Held { tenant, session, turn, .. } = held;
+        drop((session, turn));
+        // One whose process has ended may have left a log that nobody comes by to copy.
+        deferred::closed(&tenant);
     }
 }

@@ -97,7 +97,7 @@ async fn make(tenant: &Tenant) -> Result<(), DatabaseError> {
 async fn create(tenant: &Tenant) -> Result<(), DatabaseError> {
     let (shared, database) = (&tenant.shared, &tenant.shared.database);
     let _handle = park::take_handle(shared).await?;
-    let session = database.new_session();
+    let session = database.new_session(tenant.key.owner());
     let answer = database.call(session, Command::Create { path: shared.path(&tenant.key) }).await;
     // Closing a session that made a file frees its number, nothing else.
     let _ = database.call(session, Command::Close).await;

@@ -21,7 +21,8 @@
 //! writer permit per tenant, taken in order, stands before every statement that writes; checkpoints take it too.
 //!
 //! A database whose storage has failed is in quarantine: its sessions are closed without a checkpoint, and none is
-//! opened before it has been recovered ([`quarantine`]).
+//! opened before it has been recovered ([`quarantine`]). One whose statements do not come back is suspended for a while
+//! ([`suspension`]).
 //!
 //! A [`snapshot`] reads a database's file while requests go on: no checkpoint writes to the file meanwhile. A file is
 //! never replaced: what comes in its place is another [generation](generations).
@@ -36,6 +37,7 @@ mod making;
 mod park;
 mod quarantine;
 mod snapshot;
+mod suspension;
 mod writer;
 
 use std::collections::{HashMap, HashSet};
@@ -51,9 +53,10 @@ pub use generations::{Incoming, Switch};
 pub use lease::Lease;
 pub use making::{Asking, Made, Register, RegisterError};
 pub use quarantine::{Quarantine, Recovery};
+pub use suspension::Suspension;
 
 use crate::database::{
-    Command, Database, DatabaseError, Executed, Extent, FileStream, Holds, Profile, Reply, SessionId,
+    Command, Database, DatabaseError, Executed, Extent, FileStream, Holds, Owner, Profile, Reply, SessionId,
 };
 use crate::disk::Disk;
 use crate::limits;
@@ -63,6 +66,7 @@ use deferred::Deferred;
 use generations::Generations;
 use park::{Closing, ParkingLot};
 use quarantine::Quarantines;
+use suspension::Suspensions;
 
 /// Which database: one generation of one environment of one tenant. Ids are never reused, so neither is this.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -73,6 +77,13 @@ pub struct DatabaseKey {
     pub environment: Id,
     /// The current file of the environment; a restore or an import writes a new one.
     pub generation: u64,
+}
+
+impl DatabaseKey {
+    /// Whose sessions of it are.
+    fn owner(&self) -> Owner {
+        Owner(self.tenant.number())
+    }
 }
 
 /// What an operator can set about tenants' databases.
@@ -123,6 +134,8 @@ pub enum State {
     CheckpointPending,
     /// Nowhere, or with requests that are refused: its storage has failed.
     Quarantined,
+    /// The same, for a while: a statement did not come back.
+    Suspended,
 }
 
 /// The databases of all tenants.
@@ -139,6 +152,7 @@ struct Shared {
     lot: ParkingLot,
     deferred: Deferred,
     quarantines: Quarantines,
+    suspensions: Suspensions,
     register: Arc<dyn Register>,
     generations: Generations,
     /// One permit for each upload that is checked.
@@ -207,6 +221,7 @@ impl Tenants {
             lot,
             deferred,
             quarantines: Quarantines::default(),
+            suspensions: Suspensions::default(),
             register,
             generations: Generations::default(),
             imports: Semaphore::new(limits::IMPORT_CHECKS_MAX),
@@ -264,6 +279,17 @@ impl Tenants {
     #[must_use]
     pub fn quarantine(&self, key: &DatabaseKey) -> Option<Quarantine> {
         self.0.quarantines.find(key)
+    }
+
+    /// Since when and for how long a database is suspended, if it is.
+    #[must_use]
+    pub fn suspension(&self, key: &DatabaseKey) -> Option<Suspension> {
+        self.0.suspensions.find(key)
+    }
+
+    /// Ends the suspension of a database before its time; tells what it was, if there was one.
+    pub fn resume(&self, key: &DatabaseKey) -> Option<Suspension> {
+        self.0.suspensions.lift(key)
     }
 
     /// Copies WALs that an earlier process left behind into their databases, off the path of requests.
@@ -329,6 +355,7 @@ impl Tenants {
             parked_bytes,
             present: lock(&self.0.present).len() as u64,
             quarantined: self.0.quarantines.number() as u64,
+            suspended: self.0.suspensions.number() as u64,
         }
     }
 
@@ -342,6 +369,9 @@ impl Tenants {
     pub fn state(&self, key: &DatabaseKey) -> State {
         if self.quarantine(key).is_some() {
             return State::Quarantined;
+        }
+        if self.suspension(key).is_some() {
+            return State::Suspended;
         }
         // Not in the scrutinee: the last owner of a tenant takes this lock when it lets go.
         let tenant = lock(&self.0.present).get(key).and_then(Weak::upgrade);
@@ -378,6 +408,8 @@ pub struct Figures {
     pub present: u64,
     /// Databases in quarantine.
     pub quarantined: u64,
+    /// Databases that are suspended.
+    pub suspended: u64,
 }
 
 impl Shared {
@@ -419,6 +451,12 @@ impl Shared {
         Ok(())
     }
 
+    /// Refuses what would touch a database that is in quarantine or suspended.
+    fn check(&self, key: &DatabaseKey) -> Result<(), DatabaseError> {
+        self.quarantines.check(key)?;
+        self.suspensions.check(key)
+    }
+
     fn open_command(&self, key: &DatabaseKey) -> Command {
         Command::Open {
             path: self.path(key),
@@ -432,33 +470,52 @@ impl Tenant {
     /// A session that is not open yet. Waits while all handles of the node are in use.
     async fn new_session(&self) -> Result<Session, DatabaseError> {
         let place = self.sessions.clone().acquire_owned().await.map_err(|_| DatabaseError::Closed)?;
-        self.check_quarantine()?;
+        self.check()?;
         let handle = park::take_handle(&self.shared).await?;
-        let id = self.shared.database.new_session();
+        let id = self.shared.database.new_session(self.key.owner());
         Ok(Session { id, memory_bytes: 0, used: Instant::now(), _place: place, _handle: handle })
     }
 
-    fn check_quarantine(&self) -> Result<(), DatabaseError> {
-        self.shared.quarantines.check(&self.key)
+    /// Refuses what would touch the database while it is in quarantine or suspended.
+    fn check(&self) -> Result<(), DatabaseError> {
+        self.shared.check(&self.key)
     }
 
     /// Sends a command to one of the tenant's sessions and waits for its answer.
     async fn call(self: &Arc<Self>, session: SessionId, command: Command) -> Result<Reply, DatabaseError> {
-        self.examine(self.shared.database.call(session, command).await)
+        self.examine(session, self.shared.database.call(session, command).await)
     }
 
-    /// Takes note of an answer that says that the storage has failed.
-    fn examine(self: &Arc<Self>, answer: Result<Reply, DatabaseError>) -> Result<Reply, DatabaseError> {
+    /// Takes note of an answer that says that the storage has failed, or what runs the session.
+    fn examine(
+        self: &Arc<Self>,
+        session: SessionId,
+        answer: Result<Reply, DatabaseError>,
+    ) -> Result<Reply, DatabaseError> {
         match answer {
             Err(DatabaseError::Storage(reason)) => Err(quarantine::begin(self, reason)),
+            Err(error @ DatabaseError::Ended) => {
+                // Its last command may have committed.
+                self.mark_wal_dirty();
+                Err(error)
+            }
+            Err(error @ DatabaseError::Stuck) => {
+                suspension::begin(self, session);
+                Err(error)
+            }
             answer => answer,
         }
     }
 
+    /// A parked session. One whose process has ended is not there any more.
     fn take_idle(&self) -> Option<Session> {
-        let session = lock(&self.idle).pop()?;
-        self.shared.lot.leave(&session);
-        Some(session)
+        loop {
+            let session = lock(&self.idle).pop()?;
+            self.shared.lot.leave(&session);
+            if self.shared.database.is_alive(session.id) {
+                return Some(session);
+            }
+        }
     }
 
     /// A session that is open already. While another request has the tenant's, waits a moment for it: opening one more
@@ -524,7 +581,7 @@ impl Tenant {
     /// by the evictor later. Must not be dropped in the middle: the permit would be free before SQLite is done.
     async fn checkpoint(self: &Arc<Self>, session: SessionId) -> Result<(), DatabaseError> {
         let _permit = self.writer.acquire().await;
-        self.check_quarantine()?;
+        self.check()?;
         if self.holds.are_any() {
             return Ok(());
         }

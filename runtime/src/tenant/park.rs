@@ -150,7 +150,7 @@ pub(super) fn park(tenant: &Arc<Tenant>, mut session: Session) {
         lot.wake.notify_one();
     }
     // A quarantine that has begun meanwhile may have looked before the session was here.
-    if tenant.check_quarantine().is_err() {
+    if tenant.check().is_err() {
         let tenant = tenant.clone();
         tokio::spawn(async move { close_idle(&tenant, Closing::Rested).await });
     }
@@ -219,11 +219,13 @@ pub(super) async fn close_idle(tenant: &Arc<Tenant>, why: Closing) {
             Err(error) => log_uncopied(tenant, &error),
         }
     }
+    // Sessions whose process has ended went without a copy.
+    deferred::closed(tenant);
 }
 
-/// Tells of a WAL that stays, unless its database's quarantine has told of it.
+/// Tells of a WAL that stays, unless it was told why: its database is in quarantine or suspended, or a process ended.
 pub(super) fn log_uncopied(tenant: &Tenant, error: &DatabaseError) {
-    if matches!(error, DatabaseError::Quarantined(_)) {
+    if matches!(error, DatabaseError::Quarantined(_) | DatabaseError::Ended | DatabaseError::Suspended(_)) {
         return;
     }
     tracing::error!(database = ?tenant.key, %error, "a tenant's write-ahead log cannot be copied");

@@ -155,7 +155,7 @@ async fn read_anew(tenant: &Arc<Tenant>) -> Result<(), DatabaseError> {
         .await
         .map_err(|error| DatabaseError::Storage(format!("{}: {error}", path.display())))?;
     let _handle = park::take_handle(shared).await?;
-    let session = shared.database.new_session();
+    let session = shared.database.new_session(tenant.key.owner());
     let checked = check_and_write(tenant, session).await;
     let _ = shared.database.call(session, Command::Close).await;
     checked

@@ -24,7 +24,7 @@ const CHECKPOINT_RETRY: Duration = Duration::from_millis(5);
 
 /// Begins a snapshot.
 pub(super) async fn begin(tenant: &Arc<Tenant>) -> Result<(FileStream, Option<Revision>), DatabaseError> {
-    tenant.check_quarantine()?;
+    tenant.check()?;
     let hold = tenant.holds.hold().await?;
     let mut snapshot = Snapshot { _hold: hold, reader: Reader::open(tenant).await? };
     let permit = tenant.take_writer().await?;
@@ -48,7 +48,7 @@ struct Snapshot {
 
 impl Still for Snapshot {
     async fn read(&mut self, offset: u64, bytes_max: usize) -> Result<FilePart, DatabaseError> {
-        self.reader.tenant.check_quarantine()?;
+        self.reader.tenant.check()?;
         self.reader.call(Command::ReadFile { offset, bytes_max }).await?.into_file_part()
     }
 }
@@ -87,7 +87,7 @@ impl Reader {
     async fn copy_log(&mut self) -> Result<Extent, DatabaseError> {
         let started = Instant::now();
         loop {
-            self.tenant.check_quarantine()?;
+            self.tenant.check()?;
             let answer = self.call(Command::Checkpoint).await;
             self.tenant.note_checkpoint(&answer);
             match answer? {

@@ -50,6 +50,9 @@ fn refused(error: DatabaseError) -> Result<Refused, Exhausted> {
             Refused::Io("the transaction was open for too long and was rolled back".to_owned())
         }
         DatabaseError::NodeMemory => return Err(Exhausted),
+        error @ (DatabaseError::Ended | DatabaseError::Stuck | DatabaseError::Suspended(_)) => {
+            Refused::Io(error.to_string())
+        }
         // The cause is the operator's to know; it is in the log.
         DatabaseError::Storage(_)
         | DatabaseError::Quarantined(_)

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use dormouse::database::{
-    self, Command, Database, DatabaseError, Executed, Profile, Reply, Rows, SessionId, Value,
+    self, Command, Database, DatabaseError, Executed, Owner, Profile, Reply, Rows, SessionId, Value,
 };
 use dormouse::memory::Budget;
 use tempfile::TempDir;
@@ -49,14 +49,14 @@ impl World {
 
     /// Makes a database, as the node does with a new tenant.
     pub(super) fn create(&self) -> Result<()> {
-        let id = self.database.new_session();
+        let id = self.database.new_session(Owner::NODE);
         self.send(id, Command::Create { path: self.file() })?;
         self.close(id)
     }
 
     /// Opens the database.
     pub(super) fn open(&self, profile: Profile) -> Result<Session<'_>> {
-        let id = self.database.new_session();
+        let id = self.database.new_session(Owner::NODE);
         self.send(id, Command::Open { path: self.file(), profile, bytes_max: BYTES_MAX })?;
         Ok(Session { world: self, id })
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
+use dormouse_tests::faults::{Call, Faults};
 use dormouse_tests::{Builder, Stop, Tenant, TestNode, eventually};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -252,6 +253,39 @@ fn a_process_that_does_not_come_back_is_killed_and_its_tenant_suspended() -> Res
     // It was not acknowledged, and may be there or not; what is there is whole.
     assert_eq!(victim.sql("PRAGMA integrity_check")?, json!([["ok"]]));
     Ok(())
+}
+
+/// Without processes: a flush hangs, and with it the only thread there is.
+#[test]
+fn a_thread_that_does_not_come_back_is_replaced_and_its_tenant_suspended() -> Result<()> {
+    let faults = Faults::new()?;
+    let node = faults
+        .node()
+        .flag("--database-processes", 0)
+        .flag("--database-threads", 1)
+        .flag("--statement-time-max-ms", 300)
+        .flag("--statement-grace-ms", 300)
+        .start()?;
+    node.expect_log(SUSPENDED);
+    let made = |()| -> Result<Tenant<'_>> {
+        let tenant = node.tenant("misbehave")?;
+        written(&tenant.guest_sql("CREATE TABLE kept (id TEXT PRIMARY KEY)")?)?;
+        Ok(tenant)
+    };
+    let (other, one, two) = (made(())?, made(())?, made(())?);
+    for tenant in [&one, &two] {
+        faults.hang(Call::Sync, &tenant.id()?, "-wal")?;
+        let answer = tenant.guest_sql("INSERT INTO kept VALUES ('unknown')")?;
+        ensure!(answer.to_string().contains("did not end at its time limit"), "{answer}");
+        insert(&other, &format!("while {} hangs", tenant.name))?;
+        assert_eq!(tenant.shown()?.pointer("/database/state"), Some(&json!("suspended")));
+        faults.end()?;
+    }
+    for tenant in [&one, &two] {
+        eventually("the tenant is back", || Ok(insert(tenant, "back").ok()))?;
+        assert_eq!(tenant.sql("PRAGMA integrity_check")?, json!([["ok"]]));
+    }
+    insert(&other, "afterwards")
 }
 
 #[test]

@@ -5,7 +5,7 @@
  *     <calls> <errno> <part of the path> <end of the path>
  *
  * where calls are letters: r for reads, w for writes, s for flushes, t for truncations. With ! among them only one call
- * fails: the file is removed with it. */
+ * fails: the file is removed with it. With an errno below 0 the call does not come back as long as the line is there. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -55,7 +55,8 @@ static int fault(char call, int fd) {
 #define FAULTY(call, type, name, parameters, arguments)           \
     type name parameters {                                        \
         static type(*real) parameters;                            \
-        int error = fault(call, fd);                              \
+        int error;                                                \
+        while ((error = fault(call, fd)) < 0) usleep(2000);       \
         if (error) {                                              \
             errno = error;                                        \
             return -1;                                            \

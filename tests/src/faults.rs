@@ -80,7 +80,19 @@ impl Faults {
         self.say(call, "!", error, path_holds, path_ends)
     }
 
+    /// From now on, and instead of what was said before, the call does not come back for such files.
+    ///
+    /// # Errors
+    /// When it cannot be said.
+    pub fn hang(&self, call: Call, path_holds: &str, path_ends: &str) -> Result<()> {
+        self.write(call, "", -1, path_holds, path_ends)
+    }
+
     fn say(&self, call: Call, once: &str, error: Errno, path_holds: &str, path_ends: &str) -> Result<()> {
+        self.write(call, once, error.raw_os_error(), path_holds, path_ends)
+    }
+
+    fn write(&self, call: Call, once: &str, error: i32, path_holds: &str, path_ends: &str) -> Result<()> {
         let call = match call {
             Call::Read => 'r',
             Call::Write => 'w',
@@ -88,7 +100,7 @@ impl Faults {
             Call::Truncate => 't',
         };
         let next = self.folder.path().join("next");
-        fs::write(&next, format!("{call}{once} {} {path_holds} {path_ends}\n", error.raw_os_error()))?;
+        fs::write(&next, format!("{call}{once} {error} {path_holds} {path_ends}\n"))?;
         Ok(fs::rename(next, self.control())?)
     }
 

@@ -94,7 +94,7 @@ settings! {
     database_threads,
     /// Processes that these threads are in, apart from the node's own; 0 for threads of the node [default: 0]
     database_processes,
-    /// How long a statement may go on behind its time limit before its process is killed [default: 2000]
+    /// How long a statement may go on behind its time limit before it is given up [default: 2000]
     statement_grace_ms,
     /// How long a database stays open after its last request [default: 2000]
     park_time_max_ms,

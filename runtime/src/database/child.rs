@@ -7,9 +7,10 @@ use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
+use rustix::thread::gettid;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::frame::{self, Incoming};
@@ -60,18 +61,25 @@ fn serve(size: ProcessSize) -> io::Result<()> {
     super::start().map_err(io::Error::other)?;
     let memory = Arc::new(Budget::new(size.memory_bytes, u64::MAX));
     let slots = Arc::new(Slots::default());
+    let (started, thread_ids) = mpsc::sync_channel(sockets.len());
     for (number, socket) in sockets.into_iter().enumerate() {
-        let (slots, memory) = (slots.clone(), memory.clone());
+        let (slots, memory, started) = (slots.clone(), memory.clone(), started.clone());
         std::thread::Builder::new()
             .name(format!("database-{number}"))
             .stack_size(limits::DATABASE_STACK_BYTES)
             .spawn(move || {
                 grant_from(memory);
+                let _ = started.send((number, gettid().as_raw_pid()));
                 // Without its socket the thread is of no use; the node sees that it is closed, and ends the process.
                 let _ = work(socket, &slots);
             })?;
     }
-    control.write_all(&[0])?;
+    drop(started);
+    let mut ready: Vec<(usize, i32)> = thread_ids.iter().take(size.threads as usize).collect();
+    ready.sort_unstable();
+    for (_, id) in ready {
+        control.write_all(&id.to_le_bytes())?;
+    }
     let mut number = [0; size_of::<u64>()];
     while control.read_exact(&mut number).is_ok() {
         slots.cancel(u64::from_le_bytes(number));

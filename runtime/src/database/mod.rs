@@ -30,6 +30,7 @@ mod statement;
 mod stream;
 #[cfg(test)]
 mod surface;
+mod threads;
 mod worker;
 
 pub use cached::forget_cached;

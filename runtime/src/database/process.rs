@@ -33,6 +33,7 @@ use super::child::ProcessSize;
 use super::frame::{self, Incoming};
 use super::message::{Command, DatabaseError, Home, Owner, SessionId};
 use super::queue::{self, Receiver, Sender};
+use super::threads::waits_for_disk;
 use super::worker::{Answer, COMMANDS_PER_SESSION, Job, lock};
 
 /// The subcommand of this program that [`super::serve_in_this_process`] is behind.
@@ -97,6 +98,7 @@ struct Connection {
     control: UnixStream,
     /// The socket of each thread, until its task takes it.
     lines: Vec<Option<UnixStream>>,
+    threads: Vec<Option<Pid>>,
 }
 
 /// A command that a thread of the process works on.
@@ -156,9 +158,10 @@ impl Process {
     /// Kills the process when a command is over its time by more than `grace`.
     pub(super) fn watch(&self, now: Instant, grace: Duration) {
         let mut is_stuck = false;
-        for running in &self.state.running {
+        for (number, running) in self.state.running.iter().enumerate() {
             if let Some(running) = lock(running).as_mut()
                 && running.due + grace <= now
+                && !self.state.waits_for_disk(number)
             {
                 running.is_stuck = true;
                 is_stuck = true;
@@ -196,6 +199,13 @@ impl State {
         if let Some(connection) = connection.as_ref().filter(|connection| connection.life == life) {
             let _ = pidfd_send_signal(&connection.pidfd, Signal::KILL);
         }
+    }
+
+    fn waits_for_disk(&self, number: usize) -> bool {
+        let connection = lock(&self.connection);
+        let Some(connection) = &*connection else { return false };
+        let thread = connection.threads.get(number).copied().flatten();
+        thread.is_some_and(|thread| waits_for_disk(connection.pid, thread))
     }
 
     fn take_line(&self, life: u64, number: usize) -> Option<UnixStream> {
@@ -389,7 +399,13 @@ fn connect(child: &Child, life: u64, control: UnixStream, recipe: &Recipe) -> io
         lines.push(Some(ours));
     }
     control.set_read_timeout(Some(START_TIME_MAX))?;
-    io::Read::read_exact(&mut &control, &mut [0])?;
+    let threads = (0..recipe.size.threads)
+        .map(|_| {
+            let mut id = [0; size_of::<i32>()];
+            io::Read::read_exact(&mut &control, &mut id)?;
+            Ok(Pid::from_raw(i32::from_le_bytes(id)))
+        })
+        .collect::<io::Result<_>>()?;
     control.set_nonblocking(true)?;
-    Ok(Connection { life, pid, pidfd, control, lines })
+    Ok(Connection { life, pid, pidfd, control, lines, threads })
 }

@@ -52,7 +52,7 @@ impl<T> Queue<T> {
 /// The end that jobs are put in at. The receivers end when it is dropped.
 pub(super) struct Sender<T>(Arc<Queue<T>>);
 
-/// The end that a thread takes jobs from.
+/// The end that a thread takes jobs from. Clones take from the same queue.
 pub(super) struct Receiver<T>(Arc<Queue<T>>);
 
 /// A queue of at most `jobs_max` jobs, with an end for each of `threads` threads.

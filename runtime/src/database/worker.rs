@@ -6,18 +6,19 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::import::{self, Import};
-use super::memory::{Account, empty_thread_cache, grant_from, on_account};
+use super::memory::{Account, on_account};
 use super::message::{Command, DatabaseError, Home, Owner, Profile, Reply, SessionId};
 use super::process::{Process, Recipe};
-use super::queue::{self, Receiver, Sender};
+use super::queue::{self, Sender};
 use super::session::{self, Opening, Request, Session};
+use super::threads::Threads;
 use crate::limits;
 use crate::memory::Budget;
 
@@ -66,21 +67,63 @@ struct Slot {
     /// Why the session is no more, for whoever still sends to it.
     failure: OnceLock<DatabaseError>,
     cancelled: Arc<AtomicBool>,
+    /// Who waits until a command that was given up is back.
+    behind: Mutex<Option<Vec<Asker>>>,
 }
 
 /// The sessions that live in this process, by their numbers.
 #[derive(Default)]
-pub(super) struct Slots(Mutex<HashMap<u64, Arc<Slot>>>);
+pub(super) struct Slots {
+    slots: Mutex<HashMap<u64, Arc<Slot>>>,
+    /// Sessions whose command was given up, so that a command of another takes no lock.
+    given_up: AtomicUsize,
+}
 
 impl Slots {
     /// Makes room for a session that is not open yet.
     pub(super) fn begin(&self, session: SessionId) {
-        lock(&self.0).entry(session.number).or_default();
+        lock(&self.slots).entry(session.number).or_default();
+    }
+
+    fn find(&self, session: SessionId) -> Option<Arc<Slot>> {
+        lock(&self.slots).get(&session.number).cloned()
+    }
+
+    /// From now on nobody waits for the command that a session runs.
+    pub(super) fn give_up(&self, session: SessionId) {
+        if let Some(slot) = self.find(session) {
+            lock(&slot.behind).get_or_insert_default();
+            self.given_up.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Who asks, unless the session's command was given up: then it is told when that is back.
+    pub(super) fn unless_given_up(&self, session: SessionId, asker: Asker) -> Option<Asker> {
+        if self.given_up.load(Ordering::Acquire) == 0 {
+            return Some(asker);
+        }
+        let Some(slot) = self.find(session) else { return Some(asker) };
+        match &mut *lock(&slot.behind) {
+            None => Some(asker),
+            Some(behind) => {
+                behind.push(asker);
+                None
+            }
+        }
+    }
+
+    /// Closes a session whose command was given up and is back.
+    pub(super) fn is_back(&self, session: SessionId) {
+        let Some(slot) = lock(&self.slots).remove(&session.number) else { return };
+        close(&mut lock(&slot.open));
+        self.given_up.fetch_sub(1, Ordering::AcqRel);
+        let behind = lock(&slot.behind).take().unwrap_or_default();
+        behind.into_iter().for_each(|asker| asker.tell(Err(DatabaseError::Closed)));
     }
 
     /// Stops the command that a session runs now or has waiting, soon; without one, the next.
     pub(super) fn cancel(&self, number: u64) {
-        if let Some(slot) = lock(&self.0).get(&number) {
+        if let Some(slot) = lock(&self.slots).get(&number) {
             slot.cancelled.store(true, Ordering::Relaxed);
         }
     }
@@ -92,6 +135,7 @@ impl Slots {
 pub struct Database {
     queue: Arc<Sender<Job>>,
     slots: Arc<Slots>,
+    threads: Arc<Threads>,
     processes: Arc<[Process]>,
     next: Arc<AtomicU64>,
 }
@@ -106,19 +150,12 @@ impl Database {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(threads: u32, sessions_max: u32, memory: &Arc<Budget>) -> std::io::Result<Self> {
-        let (queue, receivers) = queue::queue(sessions_max as usize * COMMANDS_PER_SESSION, threads);
+        let (queue, mut receivers) = queue::queue(sessions_max as usize * COMMANDS_PER_SESSION, 1);
+        let jobs = receivers.pop().ok_or(std::io::ErrorKind::InvalidInput)?;
         let slots = Arc::new(Slots::default());
-        for (number, jobs) in receivers.into_iter().enumerate() {
-            let (slots, memory) = (slots.clone(), memory.clone());
-            std::thread::Builder::new()
-                .name(format!("database-{number}"))
-                .stack_size(limits::DATABASE_STACK_BYTES)
-                .spawn(move || {
-                    grant_from(memory);
-                    work(&jobs, &slots);
-                })?;
-        }
-        Ok(Self { queue: Arc::new(queue), slots, processes: Arc::default(), next: Arc::default() })
+        let pool = Threads::start(threads, jobs, slots.clone(), memory)?;
+        let (queue, processes, next) = (Arc::new(queue), Arc::default(), Arc::default());
+        Ok(Self { queue, slots, threads: pool, processes, next })
     }
 
     /// Starts processes, in which all sessions live from now on but the node's own. On a tokio runtime.
@@ -222,6 +259,7 @@ impl Database {
     /// called every now and then.
     pub fn watch(&self, grace: Duration) {
         let now = Instant::now();
+        self.threads.watch(now, grace);
         self.processes.iter().for_each(|process| process.watch(now, grace));
     }
 
@@ -251,17 +289,9 @@ pub struct ProcessFigures {
     pub deaths: u64,
 }
 
-fn work(jobs: &Receiver<Job>, slots: &Slots) {
-    // A thread that has no job for a moment gives its cached memory back before it waits on.
-    while let Some(job) = jobs.receive(IDLE_AFTER, empty_thread_cache) {
-        let answer = carry_out(slots, job.session, job.command);
-        job.asker.tell(answer);
-    }
-}
-
 /// Carries a command out on its session.
 pub(super) fn carry_out(slots: &Slots, session: SessionId, command: Command) -> Answer {
-    let Some(slot) = lock(&slots.0).get(&session.number).cloned() else { return Err(DatabaseError::Closed) };
+    let Some(slot) = slots.find(session) else { return Err(DatabaseError::Closed) };
     let closes = command == Command::Close;
     let mut open = lock(&slot.open);
     let answer = catch_unwind(AssertUnwindSafe(|| apply(&slot, &mut open, command)))
@@ -273,7 +303,7 @@ pub(super) fn carry_out(slots: &Slots, session: SessionId, command: Command) -> 
         slot.failure.get_or_init(|| error.clone());
     }
     if closes {
-        lock(&slots.0).remove(&session.number);
+        lock(&slots.slots).remove(&session.number);
     }
     // Not before the command: one may be cancelled while it waits for a thread.
     slot.cancelled.store(false, Ordering::Relaxed);

@@ -1,0 +1,141 @@
+//! The database threads of this process, and the watch over them.
+//!
+//! ```text
+//!                     over its time                    comes back
+//!  Working ─────────────────────────────▶ given up ───────────────▶ its session is closed, the thread ends
+//!                                            └── another thread takes its place, and jobs go on
+//! ```
+//!
+//! A command that does not come back keeps its thread, which nothing can end but the process. Whoever asked is told, and
+//! what is sent to its session waits until it is back. No more than as many threads again are started for such ones.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use rustix::process::getpid;
+use rustix::thread::{Pid, gettid};
+
+use super::memory::{empty_thread_cache, grant_from};
+use super::message::{DatabaseError, Owner, SessionId};
+use super::queue::Receiver;
+use super::worker::{Asker, IDLE_AFTER, Job, Slots, carry_out, lock};
+use crate::limits;
+use crate::memory::Budget;
+
+/// The threads. They end when their queue is closed.
+pub(super) struct Threads {
+    jobs: Receiver<Job>,
+    slots: Arc<Slots>,
+    memory: Arc<Budget>,
+    desks: Mutex<Vec<Arc<Desk>>>,
+    /// Threads that may still be started in the place of others.
+    spare: AtomicU32,
+}
+
+/// What one thread works on.
+#[derive(Default)]
+struct Desk {
+    thread: OnceLock<Pid>,
+    work: Mutex<Option<Work>>,
+    /// Whether another thread has taken the place of this one.
+    is_replaced: AtomicBool,
+}
+
+struct Work {
+    session: SessionId,
+    due: Instant,
+    asker: Asker,
+}
+
+impl Threads {
+    /// Starts as many threads.
+    pub(super) fn start(
+        threads: u32,
+        jobs: Receiver<Job>,
+        slots: Arc<Slots>,
+        memory: &Arc<Budget>,
+    ) -> io::Result<Arc<Self>> {
+        let (memory, spare) = (memory.clone(), AtomicU32::new(threads));
+        let pool = Arc::new(Self { jobs, slots, memory, desks: Mutex::default(), spare });
+        (0..threads).try_for_each(|number| pool.add(number))?;
+        Ok(pool)
+    }
+
+    fn add(self: &Arc<Self>, number: u32) -> io::Result<()> {
+        let (pool, desk) = (self.clone(), Arc::new(Desk::default()));
+        lock(&self.desks).push(desk.clone());
+        std::thread::Builder::new()
+            .name(format!("database-{number}"))
+            .stack_size(limits::DATABASE_STACK_BYTES)
+            .spawn(move || {
+                grant_from(pool.memory.clone());
+                desk.thread.get_or_init(gettid);
+                pool.work(&desk);
+                lock(&pool.desks).retain(|other| !Arc::ptr_eq(other, &desk));
+            })
+            .map(drop)
+    }
+
+    fn work(&self, desk: &Desk) {
+        // A thread that has no job for a moment gives its cached memory back before it waits on.
+        while let Some(Job { session, command, asker }) = self.jobs.receive(IDLE_AFTER, empty_thread_cache) {
+            let Some(asker) = self.slots.unless_given_up(session, asker) else { continue };
+            let due = Instant::now() + command.time_max();
+            *lock(&desk.work) = Some(Work { session, due, asker });
+            let answer = carry_out(&self.slots, session, command);
+            let work = lock(&desk.work).take();
+            match work {
+                Some(work) => work.asker.tell(answer),
+                None => self.slots.is_back(session),
+            }
+            if desk.is_replaced.load(Ordering::Acquire) {
+                self.spare.fetch_add(1, Ordering::AcqRel);
+                return;
+            }
+        }
+    }
+
+    /// Gives up the commands of tenants that are over their time by more than `grace`.
+    pub(super) fn watch(self: &Arc<Self>, now: Instant, grace: Duration) {
+        let desks = lock(&self.desks).clone();
+        for desk in desks {
+            if let Some(asker) = self.give_up(&desk, now, grace) {
+                self.replace(&desk);
+                asker.tell(Err(DatabaseError::Stuck));
+            }
+        }
+    }
+
+    fn give_up(&self, desk: &Desk, now: Instant, grace: Duration) -> Option<Asker> {
+        let mut work = lock(&desk.work);
+        let is_over = |work: &Work| work.due + grace <= now && work.session.owner != Owner::NODE;
+        let session = work.as_ref().filter(|work| is_over(work))?.session;
+        if desk.thread.get().is_some_and(|thread| waits_for_disk(getpid(), *thread)) {
+            return None;
+        }
+        self.slots.give_up(session);
+        Some(work.take()?.asker)
+    }
+
+    fn replace(self: &Arc<Self>, desk: &Desk) {
+        let one_less = |spare: u32| spare.checked_sub(1);
+        if self.spare.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less).is_err() {
+            tracing::error!("a database thread does not come back, and no more are started in their place");
+            return;
+        }
+        desk.is_replaced.store(true, Ordering::Release);
+        let number = u32::try_from(lock(&self.desks).len()).unwrap_or(0);
+        if let Err(error) = self.add(number) {
+            tracing::error!(%error, "no thread takes the place of a database thread that does not come back");
+        }
+    }
+}
+
+/// Whether a thread is in a call to the disk that nothing can end: state D of proc_pid_stat(5). It is slow, not stuck.
+pub(super) fn waits_for_disk(process: Pid, thread: Pid) -> bool {
+    let path = format!("/proc/{}/task/{}/stat", process.as_raw_pid(), thread.as_raw_pid());
+    let stat = std::fs::read_to_string(path).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('D'))
+}

@@ -19,7 +19,6 @@ use super::process::{Process, Recipe};
 use super::queue::{self, Sender};
 use super::session::{self, Opening, Request, Session};
 use super::threads::Threads;
-use crate::limits;
 use crate::memory::Budget;
 
 pub(super) type Answer = Result<Reply, DatabaseError>;

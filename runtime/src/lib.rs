@@ -33,6 +33,7 @@ pub mod toolchain;
 // The vocabulary that all rooms share.
 pub mod disk;
 pub mod exceeded;
+pub mod fair;
 pub mod limits;
 pub mod memory;
 pub mod name;

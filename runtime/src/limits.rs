@@ -71,6 +71,11 @@ pub const LOG_BYTES_MAX: usize = 64 << 10;
 pub const LOG_LINE_BYTES_MAX: usize = 8 << 10;
 /// How often running guests are pre-empted, so that one cannot hold a worker thread.
 pub const EPOCH_TICK: Duration = Duration::from_millis(10);
+/// CPU time after which a guest goes on in the slow lane. Most functions never use as much.
+pub const HEAVY_AFTER: Duration = Duration::from_millis(5);
+/// A tenant's guests start in the slow lane when its typical request takes more than this: ten times what most take, so
+/// that one which the kernel has interrupted does not count as heavy.
+pub const TYPICALLY_HEAVY: Duration = Duration::from_millis(2);
 /// Stacks that one guest of the 0.3 world can hold: one that waits in a call, and one on which the host writes what
 /// arrives for another call.
 pub const STACKS_PER_CONCURRENT_GUEST: u32 = 2;
@@ -122,8 +127,8 @@ pub const SESSIONS_PER_TENANT: u32 = 4;
 pub const SESSION_WAIT: Duration = Duration::from_millis(10);
 /// Open database connections of the node. Each takes up to three descriptors.
 pub const SESSIONS_MAX: u32 = 2_048;
-/// Threads that run SQL, for each core: some wait for the disk while others run. With 8 per core a webhook cost 11 % more
-/// CPU time, which went into switching between them.
+/// Threads that run SQL which is not slow, for each core: some wait for the disk while others run. With 8 per core a
+/// webhook cost 11 % more CPU time, which went into switching between them.
 pub const DATABASE_THREADS_PER_CORE: u32 = 4;
 /// Most of them when nobody says.
 pub const DATABASE_THREADS_MAX: u32 = 64;
@@ -134,6 +139,12 @@ pub const DATABASE_PROCESS_THREADS_MIN: u32 = 2;
 /// Address space of a database process beside what its sessions may take: the program, stacks, and what the allocator
 /// keeps. It is the last defence; SQLite's memory is on accounts.
 pub const DATABASE_PROCESS_ADDRESS_BYTES: u64 = 2 << 30;
+/// A command that has had its thread for this long is slow: another thread takes its place, and it goes on beside the
+/// others at a lower priority. Two flushes of a slow disk take no longer.
+pub const DATABASE_SLOW_AFTER: Duration = Duration::from_millis(20);
+/// Priority (nice) of threads that do what takes long. Beside a thread as usual they get a quarter of a core, and the
+/// rest when nobody else wants it; enough to get on, and little enough not to be felt.
+pub const LOW_PRIORITY: i32 = 5;
 /// Stack of a database thread: SQLite's parser and its expression walkers recurse.
 pub const DATABASE_STACK_BYTES: usize = 4 << 20;
 /// How long a database handle stays open after its last request.

@@ -231,11 +231,7 @@ impl Rooms {
             directory: Arc::new(Directory::new(store.clone(), variables.clone(), plan.routes_max)),
             store,
             variables,
-            admission: Arc::new(Admission::new(
-                config.concurrency_max,
-                config.tenant_concurrency_max,
-                config.turn_wait_max,
-            )),
+            admission: Arc::new(Admission::new(config.admission())),
             catalog: Arc::new(Catalog::new(
                 artifacts,
                 sandbox.clone(),
@@ -275,18 +271,23 @@ impl Rooms {
     fn gauges(&self, connections: u64) -> Gauges {
         let (sandbox, tenants) = (self.sandbox.figures(), self.tenants.figures());
         let (components_mapped, components_mapped_bytes) = self.catalog.mapped();
-        let memory = self.memory.figures();
+        let (memory, admission) = (self.memory.figures(), self.admission.figures());
         let processes = self.database.process_figures();
         Gauges {
-            requests_in_flight: self.admission.in_flight().len() as u64,
+            requests_in_flight: admission.running,
+            requests_waiting: admission.waiting,
+            tenants_counted: admission.tenants,
             connections,
             instances: sandbox.instances,
+            guests_in_line: sandbox.guests_in_line,
             pool_unused_resident_bytes: sandbox.pool_unused_resident_bytes,
             components_mapped,
             components_mapped_bytes,
             database_sessions: tenants.open,
             database_sessions_parked: tenants.parked,
             database_parked_bytes: tenants.parked_bytes,
+            database_commands_running: tenants.commands.running,
+            database_commands_waiting: tenants.commands.waiting,
             tenants_present: tenants.present,
             databases_quarantined: tenants.quarantined,
             databases_suspended: tenants.suspended,
@@ -408,6 +409,7 @@ async fn keep_house(rooms: Rooms, component_idle_max: Duration, statement_grace:
         rooms.catalog.release_idle(component_idle_max);
         rooms.directory.release_idle(component_idle_max);
         rooms.disk.look();
+        rooms.admission.release_idle();
         rooms.database.watch(statement_grace);
         rooms.memory.note_resident(rooms.resident_bytes());
     }

@@ -33,7 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("backup", &["catalog", "control", "database", "tenant"]),
     // Settings become the policies that these rooms define.
-    ("config", &["listener", "outbound", "routing", "sandbox", "telemetry", "tenant"]),
+    ("config", &["admission", "listener", "outbound", "routing", "sandbox", "telemetry", "tenant"]),
     (
         "edge",
         &[
@@ -62,6 +62,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("manifest", &[]),
     ("disk", &[]),
     ("exceeded", &[]),
+    ("fair", &[]),
     ("limits", &[]),
     ("memory", &[]),
     ("name", &[]),
@@ -73,7 +74,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 /// What every room may name.
 const VOCABULARY: &[&str] =
-    &["disk", "exceeded", "limits", "memory", "name", "network", "problem", "request_id", "spelling"];
+    &["disk", "exceeded", "fair", "limits", "memory", "name", "network", "problem", "request_id", "spelling"];
 
 /// A word of the source, and the only places where it may stand.
 const CONFINED: &[(&str, &[&str])] = &[

@@ -29,6 +29,7 @@ mod database_process;
 mod dev;
 mod disk;
 mod drain;
+mod fair;
 mod first_use;
 mod guard;
 mod headers;

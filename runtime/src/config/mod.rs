@@ -7,6 +7,7 @@ mod memory;
 mod sources;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use memory::{Bytes, Spoken};
 use sources::Reader;
 pub use sources::{ConfigError, Flags};
 
+use crate::admission::{Policy, Rate};
 use crate::limits;
 use crate::listener::{ClientIpHeader, TrustedProxies};
 use crate::network::Networks;
@@ -60,6 +62,8 @@ pub struct Config {
     pub pool_idle_bytes_max: u64,
     /// Requests of one tenant that run at the same time.
     pub tenant_concurrency_max: u32,
+    /// How often a tenant may have a request; nothing is no limit.
+    pub tenant_rate: Option<Rate>,
     /// How long a request waits for its turn.
     pub turn_wait_max: Duration,
     /// Largest component.
@@ -127,6 +131,7 @@ impl Config {
         let pool_idle_bytes_max = r.at_least("pool_idle_bytes_max", 0, pool_idle);
         let tenant_concurrency_max =
             r.at_least("tenant_concurrency_max", 1, memory::tenant_concurrency_max(concurrency_max));
+        let tenant_rate = Self::read_tenant_rate(r);
         let turn_wait_max = r.milliseconds("turn_wait_max_ms", 0, limits::TURN_WAIT_MAX);
         let component_bytes_max = r.at_least("component_bytes_max", 1, memory::component_bytes_max(shared));
         let compile_cpu_time_max =
@@ -161,6 +166,7 @@ impl Config {
             concurrency_max,
             pool_idle_bytes_max: pool_idle_bytes_max?,
             tenant_concurrency_max: tenant_concurrency_max?,
+            tenant_rate: tenant_rate?,
             turn_wait_max: turn_wait_max?,
             component_bytes_max: component_bytes_max?,
             compile_cpu_time_max: compile_cpu_time_max?,
@@ -242,6 +248,18 @@ impl Config {
         })
     }
 
+    /// The outer `None` is a mistake, the inner one no limit.
+    fn read_tenant_rate(r: &mut Reader) -> Option<Option<Rate>> {
+        let per_second = r.value("tenant_requests_per_second_max", 0_u32);
+        let burst: Option<Option<NonZeroU32>> = r.optional("tenant_requests_burst_max");
+        let (per_second, burst) = (NonZeroU32::new(per_second?), burst?);
+        if per_second.is_none() && burst.is_some() {
+            r.mistake("tenant_requests_burst_max", "set tenant_requests_per_second_max as well".to_owned());
+            return None;
+        }
+        Some(per_second.map(|per_second| Rate { per_second, burst: burst.unwrap_or(per_second) }))
+    }
+
     /// Both settings or neither: the outer `None` is a mistake, the inner one a node without proxies.
     fn read_proxies(r: &mut Reader) -> Option<Option<TrustedProxies>> {
         let networks = r.value("trusted_proxies", Networks::default());
@@ -318,6 +336,17 @@ impl Config {
                 "log_level",
                 format!("{:?} is no filter; use for example info or debug", self.log_level),
             );
+        }
+    }
+
+    /// How many requests are let in.
+    #[must_use]
+    pub fn admission(&self) -> Policy {
+        Policy {
+            turns_max: self.concurrency_max,
+            tenant_turns_max: self.tenant_concurrency_max,
+            wait_max: self.turn_wait_max,
+            tenant_rate: self.tenant_rate,
         }
     }
 

@@ -82,6 +82,10 @@ settings! {
     pool_idle_bytes_max,
     /// Requests of one tenant that run at the same time [default: an eighth of the node's, at most 64]
     tenant_concurrency_max,
+    /// Requests of one tenant per second; 0 is no limit [default: 0]
+    tenant_requests_per_second_max,
+    /// Requests of one tenant at once, before that rate holds [default: as many as per second]
+    tenant_requests_burst_max,
     /// How long a request waits for its turn [default: 1000]
     turn_wait_max_ms,
     /// Largest component that can be uploaded, in bytes [default: what fits, at most 67108864]

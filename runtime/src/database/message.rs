@@ -16,7 +16,8 @@ pub struct SessionId {
     pub(super) home: Home,
 }
 
-/// Whose a session is. All sessions of one owner live in the same process, because a database's locks do.
+/// Whose a session is. All sessions of one owner live in the same process, because a database's locks do. Owners are
+/// served in turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Owner(pub u128);
 

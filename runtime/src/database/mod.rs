@@ -31,6 +31,7 @@ mod stream;
 #[cfg(test)]
 mod surface;
 mod threads;
+mod watch;
 mod worker;
 
 pub use cached::forget_cached;
@@ -42,4 +43,4 @@ pub use process::Recipe as ProcessRecipe;
 pub use quota::file_bytes_max;
 pub use sqlite::start;
 pub use stream::{FileStream, Hold, Holds, Still};
-pub use worker::{Database, ProcessFigures};
+pub use worker::{Database, Figures, ProcessFigures};

@@ -113,11 +113,12 @@ impl Process {
     /// Starts a process, and keeps it alive from then on.
     pub(super) fn start(index: usize, recipe: &Arc<Recipe>) -> io::Result<Self> {
         let jobs_max = recipe.sessions_max as usize * COMMANDS_PER_SESSION;
-        let (queue, receivers) = queue::queue(jobs_max, recipe.size.threads);
+        let (queue, jobs) = queue::queue(jobs_max);
+        let threads = 0..recipe.size.threads as usize;
         let state = Arc::new(State {
             stand: watch::Sender::new(Stand { life: 0, is_up: false }),
             connection: Mutex::default(),
-            running: receivers.iter().map(|_| Mutex::default()).collect(),
+            running: threads.clone().map(|_| Mutex::default()).collect(),
             deaths: AtomicU64::new(0),
             is_closing: AtomicBool::new(false),
         });
@@ -127,9 +128,9 @@ impl Process {
             .name(format!("process-{index}"))
             .spawn(move || keeper.keep_alive(started))?;
         is_started.recv().map_err(io::Error::other)??;
-        for (number, jobs) in receivers.into_iter().enumerate() {
+        for number in threads {
             let lane = Lane { state: state.clone(), number, line: None };
-            Handle::current().spawn(lane.run(jobs));
+            Handle::current().spawn(lane.run(jobs.another()));
         }
         Ok(Self { index, queue, state })
     }
@@ -145,7 +146,7 @@ impl Process {
     }
 
     pub(super) fn send(&self, job: Job) {
-        self.queue.send(job);
+        self.queue.send(job.session.owner, job);
     }
 
     /// Tells the process to stop the command of a session. A process that takes no word is for the watchdog.

@@ -1,10 +1,10 @@
-//! The queue of jobs of the database threads: bounded, first in, first out.
+//! The queue of jobs of the database threads: bounded, served round the owners of the jobs, each one's first in, first
+//! out.
 //!
 //! A job wakes the thread that went idle last: its stack and its allocation cache are still warm, and the others stay
 //! asleep. A thread without a job sleeps at once instead of spinning for one, because on a small machine the cores
 //! have other work. A task that speaks for a thread of another process takes jobs in the same way.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,8 +12,11 @@ use std::task::{Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
+use super::message::Owner;
+use crate::fair::Lines;
+
 struct Inner<T> {
-    jobs: VecDeque<T>,
+    jobs: Lines<Owner, T>,
     idle: Vec<Arc<Sleeper>>,
     is_closed: bool,
 }
@@ -52,30 +55,35 @@ impl<T> Queue<T> {
 /// The end that jobs are put in at. The receivers end when it is dropped.
 pub(super) struct Sender<T>(Arc<Queue<T>>);
 
-/// The end that a thread takes jobs from. Clones take from the same queue.
+/// The end that a thread takes jobs from.
 pub(super) struct Receiver<T>(Arc<Queue<T>>);
 
-/// A queue of at most `jobs_max` jobs, with an end for each of `threads` threads.
-pub(super) fn queue<T>(jobs_max: usize, threads: u32) -> (Sender<T>, Vec<Receiver<T>>) {
-    let inner = Inner { jobs: VecDeque::new(), idle: Vec::new(), is_closed: false };
+/// A queue of at most `jobs_max` jobs.
+pub(super) fn queue<T>(jobs_max: usize) -> (Sender<T>, Receiver<T>) {
+    let inner = Inner { jobs: Lines::default(), idle: Vec::new(), is_closed: false };
     let queue = Arc::new(Queue { inner: Mutex::new(inner), jobs_max });
-    let receivers = (0..threads).map(|_| Receiver(queue.clone())).collect();
-    (Sender(queue), receivers)
+    let receiver = Receiver(queue.clone());
+    (Sender(queue), receiver)
 }
 
 impl<T> Sender<T> {
-    /// Puts a job in. A full queue drops it.
-    pub(super) fn send(&self, job: T) {
+    /// Puts a job in its owner's line. A full queue drops it.
+    pub(super) fn send(&self, owner: Owner, job: T) {
         let mut inner = self.0.lock();
         if inner.jobs.len() >= self.0.jobs_max {
             return;
         }
-        inner.jobs.push_back(job);
+        inner.jobs.push(owner, job);
         let sleeper = inner.idle.pop();
         drop(inner);
         if let Some(sleeper) = sleeper {
             sleeper.wake();
         }
+    }
+
+    /// How many jobs wait.
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().jobs.len()
     }
 }
 
@@ -88,6 +96,11 @@ impl<T> Drop for Sender<T> {
 }
 
 impl<T> Receiver<T> {
+    /// One more end, for one more thread.
+    pub(super) fn another(&self) -> Self {
+        Self(self.0.clone())
+    }
+
     /// Waits for a job; `None` when there will be no more. `on_idle` runs when none has come for `idle_after`.
     pub(super) fn receive(&self, idle_after: Duration, on_idle: impl Fn()) -> Option<T> {
         loop {
@@ -120,7 +133,7 @@ impl<T> Receiver<T> {
 
     fn take(&self, waker: impl FnOnce() -> Waker) -> Taken<T> {
         let mut inner = self.0.lock();
-        if let Some(job) = inner.jobs.pop_front() {
+        if let Some((_, job)) = inner.jobs.pop() {
             return Taken::Job(job);
         }
         if inner.is_closed {
@@ -158,12 +171,11 @@ mod tests {
 
     #[test]
     fn every_job_is_received_once_and_the_threads_end_with_the_sender() {
-        let (sender, receivers) = queue(10_000, 4);
+        let (sender, receiver) = queue(10_000);
         let (done, seen) = mpsc::sync_channel(10_000);
-        let threads: Vec<_> = receivers
-            .into_iter()
-            .map(|receiver| {
-                let done = done.clone();
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let (receiver, done) = (receiver.another(), done.clone());
                 thread::spawn(move || {
                     while let Some(job) = receiver.receive(NEVER, || {}) {
                         done.send(job).ok();
@@ -171,7 +183,7 @@ mod tests {
                 })
             })
             .collect();
-        (0..5_000).for_each(|job| sender.send(job));
+        (0..5_000).for_each(|job: i32| sender.send(Owner((job % 7).unsigned_abs().into()), job));
         let mut jobs: Vec<i32> = seen.iter().take(5_000).collect();
         jobs.sort_unstable();
         assert_eq!(jobs, (0..5_000).collect::<Vec<_>>());
@@ -180,37 +192,44 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_drops_the_job() {
-        let (sender, receivers) = queue(1, 1);
-        sender.send(1);
-        sender.send(2);
+    fn owners_are_served_in_turn() {
+        let (sender, receiver) = queue(10);
+        for (owner, job) in [(1, 11), (1, 12), (1, 13), (2, 21), (3, 31)] {
+            sender.send(Owner(owner), job);
+        }
         drop(sender);
-        let received: Vec<_> = receivers
-            .iter()
-            .flat_map(|receiver| std::iter::from_fn(|| receiver.receive(NEVER, || {})))
-            .collect();
+        let received: Vec<_> = std::iter::from_fn(|| receiver.receive(NEVER, || {})).collect();
+        assert_eq!(received, [11, 21, 31, 12, 13]);
+    }
+
+    #[test]
+    fn a_full_queue_drops_the_job() {
+        let (sender, receiver) = queue(1);
+        sender.send(Owner::NODE, 1);
+        sender.send(Owner::NODE, 2);
+        drop(sender);
+        let received: Vec<_> = std::iter::from_fn(|| receiver.receive(NEVER, || {})).collect();
         assert_eq!(received, [1]);
     }
 
     #[test]
     fn an_idle_thread_is_told_so_once_for_each_wait() {
-        let (sender, mut receivers) = queue(1, 1);
+        let (sender, receiver) = queue(1);
         let (told, idle) = mpsc::sync_channel(8);
-        let receiver = receivers.remove(0);
         let thread =
             thread::spawn(move || receiver.receive(Duration::from_millis(1), || told.send(()).unwrap_or(())));
         assert!(idle.recv().is_ok());
-        sender.send(7);
+        sender.send(Owner::NODE, 7);
         assert_eq!(thread.join().ok().flatten(), Some(7));
         assert!(idle.recv().is_err());
     }
 
     #[tokio::test]
     async fn tasks_receive_as_threads_do() {
-        let (sender, receivers) = queue(100, 4);
-        let tasks: Vec<_> = receivers
-            .into_iter()
-            .map(|receiver| {
+        let (sender, receiver) = queue(100);
+        let tasks: Vec<_> = (0..4)
+            .map(|_| {
+                let receiver = receiver.another();
                 tokio::spawn(async move {
                     let mut received = Vec::new();
                     while let Some(job) = receiver.next().await {
@@ -222,7 +241,7 @@ mod tests {
             })
             .collect();
         for job in 0..50 {
-            sender.send(job);
+            sender.send(Owner::NODE, job);
             tokio::task::yield_now().await;
         }
         drop(sender);

@@ -1,16 +1,16 @@
-//! The database threads of this process, and the watch over them.
+//! The database threads of this process, and what becomes of commands that do not come back.
 //!
 //! ```text
 //!                     over its time                    comes back
 //!  Working ─────────────────────────────▶ given up ───────────────▶ its session is closed, the thread ends
-//!                                            └── another thread takes its place, and jobs go on
 //! ```
 //!
-//! A command that does not come back keeps its thread, which nothing can end but the process. Whoever asked is told, and
-//! what is sent to its session waits until it is back. No more than as many threads again are started for such ones.
+//! A command that does not come back keeps its thread, which nothing can end but the process. Another one has had its
+//! seat since the command became slow ([`super::watch`]), so that jobs go on. Whoever asked is told, and what is sent to
+//! its session waits until it is back.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use rustix::thread::{Pid, gettid};
 use super::memory::{empty_thread_cache, grant_from};
 use super::message::{DatabaseError, Owner, SessionId};
 use super::queue::Receiver;
+use super::watch::Seat;
 use super::worker::{Asker, IDLE_AFTER, Job, Slots, carry_out, lock};
 use crate::limits;
 use crate::memory::Budget;
@@ -30,8 +31,7 @@ pub(super) struct Threads {
     slots: Arc<Slots>,
     memory: Arc<Budget>,
     desks: Mutex<Vec<Arc<Desk>>>,
-    /// Threads that may still be started in the place of others.
-    spare: AtomicU32,
+    next: AtomicU64,
 }
 
 /// What one thread works on.
@@ -39,8 +39,6 @@ pub(super) struct Threads {
 struct Desk {
     thread: OnceLock<Pid>,
     work: Mutex<Option<Work>>,
-    /// Whether another thread has taken the place of this one.
-    is_replaced: AtomicBool,
 }
 
 struct Work {
@@ -50,59 +48,53 @@ struct Work {
 }
 
 impl Threads {
-    /// Starts as many threads.
-    pub(super) fn start(
-        threads: u32,
-        jobs: Receiver<Job>,
-        slots: Arc<Slots>,
-        memory: &Arc<Budget>,
-    ) -> io::Result<Arc<Self>> {
-        let (memory, spare) = (memory.clone(), AtomicU32::new(threads));
-        let pool = Arc::new(Self { jobs, slots, memory, desks: Mutex::default(), spare });
-        (0..threads).try_for_each(|number| pool.add(number))?;
-        Ok(pool)
+    pub(super) fn new(jobs: Receiver<Job>, slots: Arc<Slots>, memory: &Arc<Budget>) -> Arc<Self> {
+        let memory = memory.clone();
+        Arc::new(Self { jobs, slots, memory, desks: Mutex::default(), next: AtomicU64::new(0) })
     }
 
-    fn add(self: &Arc<Self>, number: u32) -> io::Result<()> {
+    /// Starts a thread for a seat.
+    pub(super) fn add(self: &Arc<Self>, seat: Seat) -> io::Result<()> {
         let (pool, desk) = (self.clone(), Arc::new(Desk::default()));
         lock(&self.desks).push(desk.clone());
         std::thread::Builder::new()
-            .name(format!("database-{number}"))
+            .name(format!("database-{}", self.next.fetch_add(1, Ordering::Relaxed)))
             .stack_size(limits::DATABASE_STACK_BYTES)
             .spawn(move || {
                 grant_from(pool.memory.clone());
                 desk.thread.get_or_init(gettid);
-                pool.work(&desk);
+                pool.work(&desk, &seat);
                 lock(&pool.desks).retain(|other| !Arc::ptr_eq(other, &desk));
+                empty_thread_cache();
             })
             .map(drop)
     }
 
-    fn work(&self, desk: &Desk) {
+    fn work(&self, desk: &Desk, seat: &Seat) {
         // A thread that has no job for a moment gives its cached memory back before it waits on.
         while let Some(Job { session, command, asker }) = self.jobs.receive(IDLE_AFTER, empty_thread_cache) {
             let Some(asker) = self.slots.unless_given_up(session, asker) else { continue };
             let due = Instant::now() + command.time_max();
             *lock(&desk.work) = Some(Work { session, due, asker });
+            seat.begin();
             let answer = carry_out(&self.slots, session, command);
+            let goes_on = seat.end();
             let work = lock(&desk.work).take();
             match work {
                 Some(work) => work.asker.tell(answer),
                 None => self.slots.is_back(session),
             }
-            if desk.is_replaced.load(Ordering::Acquire) {
-                self.spare.fetch_add(1, Ordering::AcqRel);
+            if !goes_on {
                 return;
             }
         }
     }
 
     /// Gives up the commands of tenants that are over their time by more than `grace`.
-    pub(super) fn watch(self: &Arc<Self>, now: Instant, grace: Duration) {
+    pub(super) fn watch(&self, now: Instant, grace: Duration) {
         let desks = lock(&self.desks).clone();
         for desk in desks {
             if let Some(asker) = self.give_up(&desk, now, grace) {
-                self.replace(&desk);
                 asker.tell(Err(DatabaseError::Stuck));
             }
         }
@@ -117,19 +109,6 @@ impl Threads {
         }
         self.slots.give_up(session);
         Some(work.take()?.asker)
-    }
-
-    fn replace(self: &Arc<Self>, desk: &Desk) {
-        let one_less = |spare: u32| spare.checked_sub(1);
-        if self.spare.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less).is_err() {
-            tracing::error!("a database thread does not come back, and no more are started in their place");
-            return;
-        }
-        desk.is_replaced.store(true, Ordering::Release);
-        let number = u32::try_from(lock(&self.desks).len()).unwrap_or(0);
-        if let Err(error) = self.add(number) {
-            tracing::error!(%error, "no thread takes the place of a database thread that does not come back");
-        }
     }
 }
 

@@ -19,6 +19,7 @@ use super::process::{Process, Recipe};
 use super::queue::{self, Sender};
 use super::session::{self, Opening, Request, Session};
 use super::threads::Threads;
+use super::watch::Watch;
 use crate::memory::Budget;
 
 pub(super) type Answer = Result<Reply, DatabaseError>;
@@ -135,8 +136,18 @@ pub struct Database {
     queue: Arc<Sender<Job>>,
     slots: Arc<Slots>,
     threads: Arc<Threads>,
+    watch: Arc<Watch>,
     processes: Arc<[Process]>,
     next: Arc<AtomicU64>,
+}
+
+/// What the database threads have to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Figures {
+    /// Commands that run.
+    pub running: u64,
+    /// Commands that wait for a thread.
+    pub waiting: u64,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -149,12 +160,13 @@ impl Database {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(threads: u32, sessions_max: u32, memory: &Arc<Budget>) -> std::io::Result<Self> {
-        let (queue, mut receivers) = queue::queue(sessions_max as usize * COMMANDS_PER_SESSION, 1);
-        let jobs = receivers.pop().ok_or(std::io::ErrorKind::InvalidInput)?;
+        let (queue, jobs) = queue::queue(sessions_max as usize * COMMANDS_PER_SESSION);
         let slots = Arc::new(Slots::default());
-        let pool = Threads::start(threads, jobs, slots.clone(), memory)?;
+        let pool = Threads::new(jobs, slots.clone(), memory);
+        let hands = pool.clone();
+        let watch = Arc::new(Watch::start(threads, move |seat| hands.add(seat))?);
         let (queue, processes, next) = (Arc::new(queue), Arc::default(), Arc::default());
-        Ok(Self { queue, slots, threads: pool, processes, next })
+        Ok(Self { queue, slots, threads: pool, watch, processes, next })
     }
 
     /// Starts processes, in which all sessions live from now on but the node's own. On a tokio runtime.
@@ -232,7 +244,7 @@ impl Database {
         let job = Job { session, command, asker: Asker { ended, answer } };
         // When more is sent than sessions can send, the job is dropped and the receiver says so.
         match self.home_of(session) {
-            None => self.queue.send(job),
+            None => self.queue.send(session.owner, job),
             Some(process) => process.send(job),
         }
         receiver
@@ -260,6 +272,12 @@ impl Database {
         let now = Instant::now();
         self.threads.watch(now, grace);
         self.processes.iter().for_each(|process| process.watch(now, grace));
+    }
+
+    /// What the database threads have to do.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        Figures { running: self.watch.busy(), waiting: self.queue.len() as u64 }
     }
 
     /// What there is of the database processes.

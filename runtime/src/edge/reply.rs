@@ -2,13 +2,14 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use http::StatusCode;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
+use http::{HeaderMap, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 
-use crate::admission::Busy;
+use crate::admission::{OverRate, Refused};
 use crate::catalog::CatalogError;
 use crate::control::ResolveError;
 use crate::exceeded::{Exceeded, Limit};
@@ -34,7 +35,7 @@ pub(super) enum Failure {
     #[error(transparent)]
     Resolve(#[from] ResolveError),
     #[error(transparent)]
-    Busy(#[from] Busy),
+    Refused(#[from] Refused),
     #[error("the node is shutting down")]
     Draining,
     #[error(transparent)]
@@ -67,11 +68,15 @@ impl Failure {
             Self::Resolve(ResolveError::NoFunction) => {
                 problem(S::NOT_FOUND, "unknown-function", "The tenant has no such function")
             }
-            Self::Busy(Busy::Node) => {
+            Self::Refused(Refused::NodeBusy) => {
                 problem(S::SERVICE_UNAVAILABLE, "node-busy", "The node is busy").retry_after(1)
             }
-            Self::Busy(Busy::Tenant) => {
+            Self::Refused(Refused::TenantBusy) => {
                 problem(S::SERVICE_UNAVAILABLE, "tenant-busy", "The tenant is busy").retry_after(1)
+            }
+            Self::Refused(Refused::OverRate(over)) => {
+                problem(S::TOO_MANY_REQUESTS, "rate-limited", "The tenant has too many requests")
+                    .retry_after(seconds(over.wait))
             }
             Self::Draining => {
                 problem(S::SERVICE_UNAVAILABLE, "draining", "The node is shutting down").retry_after(5)
@@ -93,8 +98,11 @@ impl Failure {
             Self::Body(exceeded) | Self::Guest(GuestFailure::Limit(exceeded)) => {
                 Some(format!("its {} is {}", exceeded.limit.name(), exceeded.allowed))
             }
+            Self::Refused(Refused::OverRate(over)) => {
+                Some(format!("its tenant_requests_per_second_max is {}", over.rate.per_second))
+            }
             Self::Resolve(_)
-            | Self::Busy(_)
+            | Self::Refused(Refused::NodeBusy | Refused::TenantBusy)
             | Self::Draining
             | Self::NodeMemory(_)
             | Self::Catalog(_)
@@ -108,9 +116,30 @@ impl Failure {
     }
 
     pub(super) fn into_response(self, request_id: &RequestId) -> http::Response<ReplyBody> {
-        let response = self.problem().response(self.detail().as_deref(), request_id.as_str());
+        let mut response = self.problem().response(self.detail().as_deref(), request_id.as_str());
+        if let Self::Refused(Refused::OverRate(over)) = self {
+            tell_rate(response.headers_mut(), over);
+        }
         with_request_id(response.map(|text| ReplyBody::Text(Full::from(text))), request_id)
     }
+}
+
+/// The fields of draft-ietf-httpapi-ratelimit-headers-10. Only a refusal has them: every other response is the
+/// function's, which may have limits of its own to tell of.
+fn tell_rate(headers: &mut HeaderMap, OverRate { rate, wait }: OverRate) {
+    let policy = format!("\"tenant\";q={};w={}", rate.burst, seconds(rate.window()));
+    let left = format!("\"tenant\";r=0;t={}", seconds(wait));
+    for (name, value) in [("ratelimit-policy", policy), ("ratelimit", left)] {
+        // Digits and quotes are what a header value may hold.
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+}
+
+/// Whole seconds, never too few.
+fn seconds(time: Duration) -> u32 {
+    u32::try_from(time.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX)
 }
 
 fn guest_problem(failure: &GuestFailure) -> ProblemType {

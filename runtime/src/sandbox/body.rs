@@ -24,33 +24,49 @@ const RUNNING: u8 = 0;
 const COMPLETED: u8 = 1;
 const FAILED: u8 = 2;
 
-/// How a guest ended, shared between its task and its body.
+/// How a guest's run goes, shared between the guest, whoever polls it, and its body.
 #[derive(Clone, Default)]
-pub(super) struct Ended(Arc<AtomicU8>);
+pub(super) struct Course(Arc<Signs>);
 
-impl Ended {
+#[derive(Default)]
+struct Signs {
+    outcome: AtomicU8,
+    is_heavy: AtomicBool,
+}
+
+impl Course {
     /// The guest's own say. Dropped without one, the guest has failed.
     pub(super) fn verdict(&self) -> Verdict {
         Verdict(self.clone())
     }
 
     fn has_failed(&self) -> bool {
-        self.0.load(Ordering::Acquire) == FAILED
+        self.0.outcome.load(Ordering::Acquire) == FAILED
+    }
+
+    /// Says that the guest computes for more than a moment.
+    pub(super) fn found_heavy(&self) {
+        self.0.is_heavy.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it does.
+    pub(super) fn is_heavy(&self) -> bool {
+        self.0.is_heavy.load(Ordering::Relaxed)
     }
 }
 
-pub(super) struct Verdict(Ended);
+pub(super) struct Verdict(Course);
 
 impl Verdict {
     pub(super) fn completed(&mut self) {
-        self.0.0.store(COMPLETED, Ordering::Release);
+        self.0.0.outcome.store(COMPLETED, Ordering::Release);
     }
 }
 
 impl Drop for Verdict {
     fn drop(&mut self) {
         // Only a guest that is still running has failed.
-        let _ = self.0.0.compare_exchange(RUNNING, FAILED, Ordering::AcqRel, Ordering::Acquire);
+        let _ = self.0.0.outcome.compare_exchange(RUNNING, FAILED, Ordering::AcqRel, Ordering::Acquire);
     }
 }
 
@@ -172,9 +188,10 @@ impl Taking {
     }
 
     /// Waits until the client has been too slow.
-    pub(super) async fn too_slow(&self) -> Exceeded {
-        poll_fn(|_| if self.0.is_watched.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending })
-            .await;
+    pub(super) async fn too_slow(&self, course: &Course) -> Exceeded {
+        // One in the slow lane is not polled again only because its head is there: it looks at once.
+        let looks = || self.0.is_watched.load(Ordering::Acquire) || course.is_heavy();
+        poll_fn(|_| if looks() { Poll::Ready(()) } else { Poll::Pending }).await;
         loop {
             let look_again = {
                 let (progress, offer) = &*self.lock();
@@ -234,7 +251,7 @@ pub struct GuestBody {
     /// Bytes that a `content-length` promises and that are still to come.
     remaining: Option<u64>,
     deadline: Deadline,
-    ended: Ended,
+    course: Course,
     rest: Option<Rest>,
     on_disconnect: OnDisconnect,
     size: Size,
@@ -243,7 +260,7 @@ pub struct GuestBody {
 
 /// What a body needs to know of its guest's run.
 pub(super) struct Parts {
-    pub(super) ended: Ended,
+    pub(super) course: Course,
     pub(super) rest: Option<Rest>,
     pub(super) on_disconnect: OnDisconnect,
     pub(super) deadline: Instant,
@@ -273,14 +290,14 @@ impl Deadline {
 impl GuestBody {
     pub(super) fn new(answer: Answer, parts: Parts) -> http::Response<Self> {
         let Answer { response, delivered } = answer;
-        let Parts { ended, rest, on_disconnect, deadline, size, taking } = parts;
+        let Parts { course, rest, on_disconnect, deadline, size, taking } = parts;
         let deadline = Deadline::At(deadline);
         response.map(|inner| Self {
             inner,
             delivered,
             remaining: None,
             deadline,
-            ended,
+            course,
             rest,
             on_disconnect,
             size,
@@ -328,7 +345,7 @@ impl Body for GuestBody {
                 Some(Ok(frame))
             }
             Some(Err(_)) => Some(Err(Interrupted)),
-            None if self.ended.has_failed() => Some(Err(Interrupted)),
+            None if self.course.has_failed() => Some(Err(Interrupted)),
             None => {
                 self.complete();
                 None

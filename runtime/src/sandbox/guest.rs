@@ -11,14 +11,12 @@ use super::logs::{Allowance, LogStream, Stream};
 use super::outgoing::Hooks;
 use super::sqlite::{self, Calls};
 use super::variables::{self, Variables};
-use crate::admission::Ticket;
 use crate::exceeded::{Exceeded, Limit};
 use crate::limits;
 use crate::memory::{Charge, Exhausted};
 use crate::telemetry::Metrics;
 
-/// What lives in the store of one guest. The lease goes before the ticket, so that a tenant's next request finds
-/// the database free.
+/// What lives in the store of one guest, its lease included.
 pub(super) struct Guest {
     wasi: WasiCtx,
     http: WasiHttpCtx,
@@ -28,12 +26,10 @@ pub(super) struct Guest {
     calls: Calls,
     opens: u32,
     variables: Arc<dyn Variables>,
-    _ticket: Ticket,
 }
 
 impl Guest {
     pub(super) fn new(
-        ticket: Ticket,
         calls: Calls,
         variables: Arc<dyn Variables>,
         hooks: Hooks,
@@ -52,7 +48,7 @@ impl Guest {
         http.set_field_size_limit(limits::FIELD_BYTES_MAX);
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits::RESOURCES_MAX);
-        Self { wasi, http, hooks, table, limiter, calls, opens: 0, variables, _ticket: ticket }
+        Self { wasi, http, hooks, table, limiter, calls, opens: 0, variables }
     }
 
     /// The lease and the table that its connections are kept in.

@@ -1,24 +1,31 @@
 //! CPU time of one guest: what the thread's CPU clock advances while the guest is polled.
 //!
 //! The epoch makes a guest that computes yield every tick; the meter looks at the clock then. Waiting costs nothing.
-//! The CPU clock is a system call, so the first moments are counted by the wall clock: that is never less.
+//! The CPU clock is a system call, so the first moments are counted by the wall clock: that is never less. A guest that
+//! has used them up is heavy.
 
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Up to here the wall clock is good enough.
-const COARSE_MAX: Duration = Duration::from_millis(10);
+use super::body::Course;
+use crate::admission::Load;
+use crate::limits;
 
 /// The guest has used more than its CPU time: so much.
 #[derive(Debug)]
 pub(super) struct Exceeded(pub(super) Duration);
 
-pub(super) struct Metered {
+/// Counts one guest's CPU time, and adds it to its tenant's load at the end.
+pub(super) struct Meter {
     time_max: Duration,
+    used: Duration,
+    course: Course,
+    load: Arc<Load>,
 }
 
 fn thread_time() -> Duration {
@@ -26,32 +33,40 @@ fn thread_time() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-impl Metered {
-    pub(super) fn new(time_max: Duration) -> Self {
-        Self { time_max }
+impl Meter {
+    pub(super) fn new(time_max: Duration, course: Course, load: Arc<Load>) -> Self {
+        Self { time_max, used: Duration::ZERO, course, load }
     }
 
-    pub(super) async fn run<F: Future>(self, work: F) -> Result<F::Output, Exceeded> {
+    pub(super) async fn run<F: Future>(&mut self, work: F) -> Result<F::Output, Exceeded> {
         let mut work = pin!(work);
-        let mut used = Duration::ZERO;
         poll_fn(|context| {
-            let poll = if used < COARSE_MAX {
-                let before = Instant::now();
-                let poll = work.as_mut().poll(context);
-                used += before.elapsed();
-                poll
-            } else {
+            let poll = if self.course.is_heavy() {
                 let before = thread_time();
                 let poll = work.as_mut().poll(context);
-                used += thread_time().saturating_sub(before);
+                self.used += thread_time().saturating_sub(before);
+                poll
+            } else {
+                let before = Instant::now();
+                let poll = work.as_mut().poll(context);
+                self.used += before.elapsed();
+                if self.used > limits::HEAVY_AFTER {
+                    self.course.found_heavy();
+                }
                 poll
             };
             match poll {
                 Poll::Ready(output) => Poll::Ready(Ok(output)),
-                Poll::Pending if used > self.time_max => Poll::Ready(Err(Exceeded(used))),
+                Poll::Pending if self.used > self.time_max => Poll::Ready(Err(Exceeded(self.used))),
                 Poll::Pending => Poll::Pending,
             }
         })
         .await
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.load.note(self.used);
     }
 }

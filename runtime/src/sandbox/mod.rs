@@ -1,13 +1,15 @@
 //! The sandbox: runs one guest for one request, within its limits, and says how it went.
 //!
-//! It owns an engine, a linker and an instance pool for each world of `wasi:http`, and the ticker. A guest gets a
-//! fresh instance and a store of its own; its database lease and its admission ticket live in that store and go when
-//! it drops, whatever the reason. The sandbox reads no request and chooses no status: [`crate::edge`] does.
+//! It owns an engine, a linker and an instance pool for each world of `wasi:http`, the ticker and the slow lane. A
+//! guest gets a fresh instance and a store of its own; its database lease lives in that store and goes when it drops,
+//! whatever the reason, and its admission ticket goes after it. The sandbox reads no request and chooses no status:
+//! [`crate::edge`] does.
 
 mod body;
 mod engine;
 mod guest;
 mod guest_event;
+mod lane;
 mod least_rate;
 mod link;
 mod logs;
@@ -36,14 +38,15 @@ use crate::memory::{Budget, Exhausted};
 use crate::outbound::Caller;
 use crate::telemetry::{Metrics, in_current_request};
 use crate::tenant::Lease;
-use body::{Ended, Head, Taking};
+use body::{Course, Head, Taking};
 pub use body::{GuestBody, Interrupted, OnDisconnect};
 pub use engine::{Code, compile};
 use guest::{Guest, Limiter};
+use lane::{Guided, Lane};
 pub use least_rate::{LeastRate, Progress};
 use link::Runner;
 pub use link::{Compiled, Unsupported};
-use meter::Metered;
+use meter::Meter;
 use outgoing::Hooks;
 use sqlite::Calls;
 use ticker::Ticker;
@@ -133,7 +136,7 @@ pub struct Run {
     pub deadline: Instant,
     /// What this guest may take: the node's limits or less.
     pub limits: GuestLimits,
-    /// The right to run; goes with the store.
+    /// The right to run; goes after the store.
     pub ticket: Ticket,
     /// The right to the tenant's database; goes with the store.
     pub lease: Lease,
@@ -152,6 +155,7 @@ pub struct Sandbox {
     p2: Runner,
     p3: Runner,
     ticker: Ticker,
+    lane: Arc<Lane>,
     memory: Arc<Budget>,
     metrics: Arc<Metrics>,
 }
@@ -161,7 +165,7 @@ impl Sandbox {
     /// of the node's memory is charged to `memory`.
     ///
     /// # Errors
-    /// When the pools' address space cannot be had, or the ticker's thread.
+    /// When the pools' address space cannot be had, or the threads.
     pub fn new(
         limits: GuestLimits,
         size: PoolSize,
@@ -171,7 +175,8 @@ impl Sandbox {
         let p2 = Runner::new(World::P2, limits, size)?;
         let p3 = Runner::new(World::P3, limits, size)?;
         let ticker = Ticker::start(&[&p2.engine, &p3.engine])?;
-        Ok(Self { p2, p3, ticker, memory, metrics })
+        let lane = Arc::new(Lane::start()?);
+        Ok(Self { p2, p3, ticker, lane, memory, metrics })
     }
 
     fn runner(&self, world: World) -> &Runner {
@@ -198,7 +203,7 @@ impl Sandbox {
     /// Runs a guest until its response's head is there; what it still does then runs beside the body.
     ///
     /// The guest is polled by the caller until then: most have finished with the head, and need no task of their
-    /// own. Dropping this future cancels the guest.
+    /// own. One that computes is polled in the [slow lane](lane). Dropping this future cancels the guest.
     ///
     /// # Errors
     /// When the guest fails before the head.
@@ -208,15 +213,24 @@ impl Sandbox {
         run: Run,
     ) -> Result<http::Response<GuestBody>, GuestFailure> {
         let (head, mut response) = Head::channel();
-        let (ended, taking) = (Ended::default(), Taking::new(run.least_rate));
+        let (course, taking) = (Course::default(), Taking::new(run.least_rate));
+        let load = run.ticket.load().clone();
         let (on_disconnect, deadline) = (run.on_disconnect, run.deadline);
         let has_body = run.request.method() != http::Method::HEAD;
         let size = body::Size::new(run.limits.response_bytes_max, self.metrics.clone());
-        let mut guest = Box::pin(self.clone().drive(compiled, run, head, ended.clone(), taking.clone()));
+        if load.typical() > limits::TYPICALLY_HEAVY {
+            course.found_heavy();
+        }
+        let guest = Box::pin(self.clone().drive(compiled, run, head, course.clone(), taking.clone()));
+        let mut guest = Guided::new(self.lane.clone(), course.clone(), load, deadline, guest);
         let (outcome, response) = tokio::select! {
             biased;
-            outcome = guest.as_mut() => (Some(outcome), response.try_recv().ok()),
-            response = &mut response => (None, response.ok()),
+            outcome = &mut guest => (Some(outcome), response.try_recv().ok()),
+            response = &mut response => match response {
+                Ok(response) => (None, Some(response)),
+                // It has ended, and whoever polls it is about to say how.
+                Err(_) => (Some((&mut guest).await), None),
+            },
         };
         let (answer, rest) = match (outcome, response) {
             // Nothing has been sent yet, so that a guest that fails behind its head can still be told of.
@@ -233,7 +247,7 @@ impl Sandbox {
                 (answer, Some(body::Rest::new(tokio::spawn(in_current_request(guest)))))
             }
         };
-        Ok(GuestBody::new(answer, body::Parts { ended, rest, on_disconnect, deadline, size, taking }))
+        Ok(GuestBody::new(answer, body::Parts { course, rest, on_disconnect, deadline, size, taking }))
     }
 
     async fn drive(
@@ -241,25 +255,27 @@ impl Sandbox {
         compiled: Arc<Compiled>,
         run: Run,
         head: Head,
-        ended: Ended,
+        course: Course,
         taking: Taking,
     ) -> Result<(), GuestFailure> {
         let (deadline, limits) = (run.deadline, run.limits);
         let calls = Calls::new(run.lease, self.memory.clone());
         let limiter = Limiter::new(limits.memory_bytes_max, self.memory.charge(0)?);
+        // Declared before the store, so that whoever has the turn next finds the instance's slot free.
+        let ticket = run.ticket;
         let hooks = Hooks::new(run.caller);
-        let guest = Guest::new(run.ticket, calls, run.variables, hooks, limiter, &self.metrics);
+        let guest = Guest::new(calls, run.variables, hooks, limiter, &self.metrics);
         let mut store = self.store(compiled.world(), guest);
         // Declared after the store, so that it speaks before the store closes the body.
-        let mut verdict = ended.verdict();
+        let mut verdict = course.verdict();
         let _ticking = self.ticker.tick();
-        let metered = Metered::new(limits.cpu_time_max);
-        let call = metered.run(compiled.call(&mut store, run.request, head));
+        let mut meter = Meter::new(limits.cpu_time_max, course.clone(), ticket.load().clone());
+        let call = meter.run(compiled.call(&mut store, run.request, head));
         let ended = async {
             tokio::select! {
                 biased;
                 called = call => Ok(called),
-                too_slow = taking.too_slow() => Err(too_slow),
+                too_slow = taking.too_slow(&course) => Err(too_slow),
             }
         };
         let outcome = match tokio::time::timeout_at(deadline.into(), ended).await {
@@ -299,11 +315,12 @@ impl Sandbox {
         Figures {
             instances: p2.instances + p3.instances,
             pool_unused_resident_bytes: p2.pool_unused_resident_bytes + p3.pool_unused_resident_bytes,
+            guests_in_line: self.lane.waiting(),
         }
     }
 }
 
-fn figures(engine: &Engine) -> Figures {
+fn figures(engine: &Engine) -> PoolFigures {
     let metrics = engine.pooling_allocator_metrics();
     let resident = metrics.as_ref().map_or(0, |metrics| {
         metrics.unused_memory_bytes_resident()
@@ -311,7 +328,13 @@ fn figures(engine: &Engine) -> Figures {
             + metrics.unused_stack_bytes_resident().unwrap_or(0)
     });
     let instances = metrics.as_ref().map_or(0, wasmtime::PoolingAllocatorMetrics::component_instances);
-    Figures { instances, pool_unused_resident_bytes: resident as u64 }
+    PoolFigures { instances, pool_unused_resident_bytes: resident as u64 }
+}
+
+/// What one world's pool holds.
+struct PoolFigures {
+    instances: u64,
+    pool_unused_resident_bytes: u64,
 }
 
 /// What the sandbox holds now.
@@ -321,6 +344,8 @@ pub struct Figures {
     pub instances: u64,
     /// Resident bytes of slots that no guest uses.
     pub pool_unused_resident_bytes: u64,
+    /// Guests of the slow lane that wait for their turn.
+    pub guests_in_line: u64,
 }
 
 fn classify(error: &wasmtime::Error, guest: &Guest) -> GuestFailure {

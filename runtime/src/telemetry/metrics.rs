@@ -31,10 +31,16 @@ struct Reason {
 pub struct Gauges {
     /// Requests that run.
     pub requests_in_flight: u64,
+    /// Requests that wait for a turn.
+    pub requests_waiting: u64,
+    /// Tenants that admission counts requests of.
+    pub tenants_counted: u64,
     /// Open connections of the public listener.
     pub connections: u64,
     /// Live guest instances.
     pub instances: u64,
+    /// Guests that compute and wait for their turn on the processor.
+    pub guests_in_line: u64,
     /// Resident bytes of pool slots that no guest uses.
     pub pool_unused_resident_bytes: u64,
     /// Mapped components.
@@ -47,6 +53,10 @@ pub struct Gauges {
     pub database_sessions_parked: u64,
     /// Memory of the parked ones.
     pub database_parked_bytes: u64,
+    /// Commands that database threads carry out.
+    pub database_commands_running: u64,
+    /// Commands that wait for a database thread.
+    pub database_commands_waiting: u64,
     /// Tenants that are not idle.
     pub tenants_present: u64,
     /// Databases in quarantine.
@@ -115,8 +125,15 @@ impl Default for Metrics {
             gauges.push((gauge, read));
         };
         add("requests_in_flight", "Requests that run", |g| g.requests_in_flight);
+        add("requests_waiting", "Requests that wait for a turn", |g| g.requests_waiting);
+        add("tenants_counted", "Tenants with requests, or with tokens missing of their rate", |g| {
+            g.tenants_counted
+        });
         add("connections", "Open connections of the public listener", |g| g.connections);
         add("instances", "Live guest instances", |g| g.instances);
+        add("guests_in_line", "Guests that compute and wait for their turn on the processor", |g| {
+            g.guests_in_line
+        });
         add("pool_unused_resident_bytes", "Resident bytes of pool slots that no guest uses", |g| {
             g.pool_unused_resident_bytes
         });
@@ -127,6 +144,12 @@ impl Default for Metrics {
         add("database_sessions", "Open database sessions of tenants", |g| g.database_sessions);
         add("database_sessions_parked", "Parked database sessions", |g| g.database_sessions_parked);
         add("database_parked_bytes", "Memory of parked database sessions", |g| g.database_parked_bytes);
+        add("database_commands_running", "Commands that database threads carry out", |g| {
+            g.database_commands_running
+        });
+        add("database_commands_waiting", "Commands that wait for a database thread", |g| {
+            g.database_commands_waiting
+        });
         add("tenants_present", "Tenants that are not idle", |g| g.tenants_present);
         add("databases_quarantined", "Databases of tenants whose storage has failed", |g| {
             g.databases_quarantined

@@ -56,7 +56,8 @@ pub use quarantine::{Quarantine, Recovery};
 pub use suspension::Suspension;
 
 use crate::database::{
-    Command, Database, DatabaseError, Executed, Extent, FileStream, Holds, Owner, Profile, Reply, SessionId,
+    self, Command, Database, DatabaseError, Executed, Extent, FileStream, Holds, Owner, Profile, Reply,
+    SessionId,
 };
 use crate::disk::Disk;
 use crate::limits;
@@ -80,7 +81,7 @@ pub struct DatabaseKey {
 }
 
 impl DatabaseKey {
-    /// Whose sessions of it are.
+    /// Whose sessions of it are, and in whose line their commands stand.
     fn owner(&self) -> Owner {
         Owner(self.tenant.number())
     }
@@ -356,6 +357,7 @@ impl Tenants {
             present: lock(&self.0.present).len() as u64,
             quarantined: self.0.quarantines.number() as u64,
             suspended: self.0.suspensions.number() as u64,
+            commands: self.0.database.figures(),
         }
     }
 
@@ -410,6 +412,8 @@ pub struct Figures {
     pub quarantined: u64,
     /// Databases that are suspended.
     pub suspended: u64,
+    /// What the database threads have to do, for the node itself as well.
+    pub commands: database::Figures,
 }
 
 impl Shared {

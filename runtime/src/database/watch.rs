@@ -1,0 +1,223 @@
+//! The watch over the database threads: a command that takes long does not keep a thread from others.
+//!
+//! ```text
+//!              a command               it is done
+//!  Waiting ──────────────▶ At work ─────────────────▶ Waiting
+//!                             │ after DATABASE_SLOW_AFTER
+//!                             ▼         it is done
+//!                           Slow ──────────────────▶ ended
+//! ```
+//!
+//! Nobody knows beforehand which statement will be slow. So there is always the full number of threads for those that
+//! are not: a thread whose command has become slow works on at a lower priority, another takes its seat at once, and
+//! it ends with its command. A session has one command at a time, so that there are never more slow threads than
+//! requests.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, setpriority_process};
+use rustix::thread::gettid;
+
+use crate::limits;
+
+/// How often the watch looks while there is work.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Looks without work before the watch sleeps: waking it for each command would cost more than looking on.
+const IDLE_LOOKS: u32 = 100;
+
+/// The bit of a seat's state that says that its command is slow.
+const SLOW: u64 = 1 << 63;
+
+/// The watch. Its thread ends when it drops.
+pub(super) struct Watch(Arc<Shared>);
+
+struct Shared {
+    started: Instant,
+    seats: Mutex<Vec<Weak<Work>>>,
+    busy: AtomicU64,
+    is_asleep: AtomicBool,
+    is_over: AtomicBool,
+    thread: OnceLock<Thread>,
+}
+
+/// What the watch sees of a thread.
+#[derive(Default)]
+struct Work {
+    /// 0 without a command; otherwise when it began, in microseconds after the watch, and [`SLOW`].
+    state: AtomicU64,
+    thread: OnceLock<Pid>,
+}
+
+/// A thread's seat, among those for commands that are not slow.
+pub(super) struct Seat {
+    work: Arc<Work>,
+    shared: Arc<Shared>,
+}
+
+impl Watch {
+    /// Gives out seats for `threads` threads, each with `enlist`, and later one for each that a slow command takes.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub(super) fn start(
+        threads: u32,
+        enlist: impl Fn(Seat) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            started: Instant::now(),
+            seats: Mutex::default(),
+            busy: AtomicU64::new(0),
+            is_asleep: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+            thread: OnceLock::new(),
+        });
+        (0..threads).try_for_each(|_| enlist(seat(&shared)))?;
+        let watched = shared.clone();
+        let watcher = thread::Builder::new()
+            .name("database-watch".to_owned())
+            .spawn(move || look_after(&watched, enlist))?;
+        shared.thread.get_or_init(|| watcher.thread().clone());
+        Ok(Self(shared))
+    }
+
+    /// Threads with a command.
+    pub(super) fn busy(&self) -> u64 {
+        self.0.busy.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Ordering::SeqCst);
+        self.0.wake();
+    }
+}
+
+impl Shared {
+    fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(SLOW)
+    }
+
+    /// Finds the commands that have become slow, and says how many.
+    fn find_slow(&self) -> u32 {
+        let slow_after = u64::try_from(limits::DATABASE_SLOW_AFTER.as_micros()).unwrap_or(SLOW);
+        let began_before = self.now().saturating_sub(slow_after);
+        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        seats.retain(|work| work.strong_count() > 0);
+        let slow = seats.iter().filter_map(Weak::upgrade).filter(|work| work.is_slow(began_before));
+        slow.map(|_| 1).sum()
+    }
+}
+
+impl Work {
+    /// Whether its command has become slow. It is asked once.
+    fn is_slow(&self, began_before: u64) -> bool {
+        let began = self.state.load(Ordering::Acquire);
+        let is_slow = (1..began_before).contains(&began)
+            && self.state.compare_exchange(began, began | SLOW, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if let Some(thread) = self.thread.get().filter(|_| is_slow) {
+            // Where the system does not let it, the kernel shares the cores evenly among all threads.
+            let _ = setpriority_process(Some(*thread), limits::LOW_PRIORITY);
+        }
+        is_slow
+    }
+}
+
+impl Seat {
+    /// A command begins on the current thread, which is the seat's.
+    pub(super) fn begin(&self) {
+        self.work.thread.get_or_init(gettid);
+        self.work.state.store(self.shared.now().max(1), Ordering::Release);
+        self.shared.busy.fetch_add(1, Ordering::SeqCst);
+        if self.shared.is_asleep.load(Ordering::SeqCst) {
+            self.shared.wake();
+        }
+    }
+
+    /// The command is done. Says whether the seat is still the thread's; if not, the thread must end.
+    pub(super) fn end(&self) -> bool {
+        self.shared.busy.fetch_sub(1, Ordering::SeqCst);
+        self.work.state.swap(0, Ordering::AcqRel) & SLOW == 0
+    }
+}
+
+fn seat(shared: &Arc<Shared>) -> Seat {
+    let work = Arc::new(Work::default());
+    shared.seats.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&work));
+    Seat { work, shared: shared.clone() }
+}
+
+fn look_after(shared: &Arc<Shared>, enlist: impl Fn(Seat) -> io::Result<()>) {
+    let (mut idle_looks, mut missing) = (0, 0);
+    while !shared.is_over.load(Ordering::SeqCst) {
+        missing += shared.find_slow();
+        // When the system has no thread for us now, the next look asks again.
+        while missing > 0 && enlist(seat(shared)).is_ok() {
+            missing -= 1;
+        }
+        thread::sleep(LOOK_EVERY);
+        idle_looks = if shared.busy.load(Ordering::SeqCst) == 0 { idle_looks + 1 } else { 0 };
+        if idle_looks >= IDLE_LOOKS {
+            shared.is_asleep.store(true, Ordering::SeqCst);
+            // A command that began before the flag was up has not woken this thread: look again.
+            if shared.busy.load(Ordering::SeqCst) == 0 && !shared.is_over.load(Ordering::SeqCst) {
+                thread::park();
+            }
+            shared.is_asleep.store(false, Ordering::SeqCst);
+            idle_looks = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{Receiver, sync_channel};
+
+    /// A watch over one seat, and the seats that it gives out.
+    fn watched() -> io::Result<(Watch, Receiver<Seat>)> {
+        let (given, seats) = sync_channel(8);
+        let watch = Watch::start(1, move |seat| given.send(seat).map_err(io::Error::other))?;
+        Ok((watch, seats))
+    }
+
+    #[test]
+    fn a_slow_command_gives_its_seat_to_another_thread() -> Result<(), Box<dyn std::error::Error>> {
+        let (watch, seats) = watched()?;
+        let slow = seats.recv()?;
+        slow.begin();
+        let next = seats.recv()?;
+        next.begin();
+        assert_eq!(watch.busy(), 2);
+        assert!(!slow.end(), "it has two seats");
+        drop((next, slow, watch));
+        // Ends when the watch's thread does.
+        seats.iter().for_each(drop);
+        Ok(())
+    }
+
+    #[test]
+    fn a_thread_keeps_its_seat_from_command_to_command() -> Result<(), Box<dyn std::error::Error>> {
+        let (watch, seats) = watched()?;
+        let seat = seats.recv()?;
+        seat.begin();
+        // Not yet slow, whatever the watch's thread does meanwhile.
+        assert!(!seat.work.is_slow(0));
+        seat.work.state.store(0, Ordering::Release);
+        assert!(!seat.work.is_slow(u64::MAX), "a seat without a command is slow");
+        assert!(seat.end());
+        assert_eq!(watch.busy(), 0);
+        Ok(())
+    }
+}

@@ -2,8 +2,8 @@
 //!
 //! This file only wires. `options` says what to run, `fleet` starts the servers (one child process each,
 //! over `process`), `seed` uploads the tenants, `slices` loads them in turn with `load`, `cold` and the
-//! `Memory` of each server complete the picture, `report` writes it down. `curve`, `held` and `capacity` are runs
-//! of their own. docs/benchmarks.md explains the method.
+//! `Memory` of each server complete the picture, `report` writes it down. `curve`, `held`, `capacity` and
+//! `neighbours` are runs of their own. docs/benchmarks.md explains the method.
 
 mod capacity;
 mod client;
@@ -17,6 +17,7 @@ mod load;
 mod machine;
 mod mappings;
 mod native_server;
+mod neighbours;
 mod options;
 mod process;
 mod programs;
@@ -79,6 +80,10 @@ async fn bench(options: &Options) -> Result<()> {
         } else {
             capacity::run(options, scratch.path()).await
         };
+    }
+    if options.neighbours {
+        let scratch = programs::scratch_folder().context("make a scratch folder under target/")?;
+        return neighbours::run(options, scratch.path()).await;
     }
     let generator = load::Generator::find()?;
     let scratch = programs::scratch_folder().context("make a scratch folder under target/")?;

@@ -52,6 +52,9 @@ pub(crate) struct Options {
     /// Only this: the load of the capacity model, 1,500 of 5,000 tenants over 2,000 connections
     #[arg(long, conflicts_with_all = ["memory", "tenants_curve", "quick", "slices", "seconds", "tenants", "only"])]
     pub(crate) capacity: bool,
+    /// Only this: what a quiet tenant feels of one that attacks the node
+    #[arg(long, conflicts_with_all = ["capacity", "memory", "tenants_curve", "quick", "tenants", "only"])]
+    pub(crate) neighbours: bool,
     /// Length of the load of `--capacity`
     #[arg(long, default_value_t = 10, requires = "capacity", value_parser = clap::value_parser!(u64).range(1..=60))]
     pub(crate) minutes: u64,

@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_section_is_replaced_and_nothing_else() -> anyhow::Result<()> {
-        for section in ["table", "memory", "capacity"] {
+        for section in ["table", "memory", "capacity", "neighbours"] {
             let once = replace_section(PAGE, section, "one")?;
             let twice = replace_section(&once, section, "two")?;
             assert!(once.contains(&format!("<!-- {section} -->\none\n<!-- /{section} -->")));

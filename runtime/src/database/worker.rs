@@ -91,8 +91,10 @@ impl Slots {
 
     /// From now on nobody waits for the command that a session runs.
     pub(super) fn give_up(&self, session: SessionId) {
-        if let Some(slot) = self.find(session) {
-            lock(&slot.behind).get_or_insert_default();
+        let Some(slot) = self.find(session) else { return };
+        let mut behind = lock(&slot.behind);
+        if behind.is_none() {
+            *behind = Some(Vec::new());
             self.given_up.fetch_add(1, Ordering::AcqRel);
         }
     }

@@ -136,8 +136,8 @@ pub const DATABASE_THREADS_MAX: u32 = 64;
 pub const DATABASE_PROCESSES: u32 = 0;
 /// The fewest threads of a database process.
 pub const DATABASE_PROCESS_THREADS_MIN: u32 = 2;
-/// Address space of a database process beside what its sessions may take: the program, stacks, and what the allocator
-/// keeps. It is the last defence; SQLite's memory is on accounts.
+/// Address space of a database process beside what its sessions may take and its threads' stacks: the program, and
+/// what the allocator keeps. It is the last defence; SQLite's memory is on accounts.
 pub const DATABASE_PROCESS_ADDRESS_BYTES: u64 = 2 << 30;
 /// A command that has had its thread for this long is slow: another thread takes its place, and it goes on beside the
 /// others at a lower priority. Two flushes of a slow disk take no longer.
@@ -145,8 +145,10 @@ pub const DATABASE_SLOW_AFTER: Duration = Duration::from_millis(20);
 /// Priority (nice) of threads that do what takes long. Beside a thread as usual they get a quarter of a core, and the
 /// rest when nobody else wants it; enough to get on, and little enough not to be felt.
 pub const LOW_PRIORITY: i32 = 5;
-/// Stack of a database thread: SQLite's parser and its expression walkers recurse.
-pub const DATABASE_STACK_BYTES: usize = 4 << 20;
+/// Stack of a database thread: SQLite's parser and its expression walkers recurse. JSON in its binary form is gone
+/// through by a call for each level, of which a value of 1 MiB can hold 218,000 at 305 bytes each. Only what is used is
+/// memory.
+pub const DATABASE_STACK_BYTES: usize = 128 << 20;
 /// How long a database handle stays open after its last request.
 pub const PARK_TIME_MAX: Duration = Duration::from_secs(2);
 /// Memory of all parked handles: some 1,500 of them, so that a tenant which comes back within its park time finds its

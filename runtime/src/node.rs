@@ -319,13 +319,15 @@ fn start_database(config: &Config, program: &Path, lock: &File, memory: &Arc<Bud
         return Ok(Database::start(config.database_threads, sessions_max, memory)?);
     }
     let memory_bytes = config.memory.database_process_bytes;
+    let threads = config.database_threads.div_ceil(processes).max(limits::DATABASE_PROCESS_THREADS_MIN);
+    let stack_bytes = limits::DATABASE_STACK_BYTES as u64 * u64::from(threads);
     let recipe = ProcessRecipe {
         program: program.to_owned(),
         processes,
         size: ProcessSize {
-            threads: config.database_threads.div_ceil(processes).max(limits::DATABASE_PROCESS_THREADS_MIN),
+            threads,
             memory_bytes,
-            address_bytes: limits::DATABASE_PROCESS_ADDRESS_BYTES + config.memory.bytes,
+            address_bytes: limits::DATABASE_PROCESS_ADDRESS_BYTES + stack_bytes + config.memory.bytes,
         },
         sessions_max,
         lock: lock.try_clone()?,

@@ -15,7 +15,8 @@ use libsql::ffi;
 use super::caps::VALUE_BYTES_MAX;
 use super::functions::{Answer, Argument, Function};
 use super::guard::{self, Question, Verdict};
-use super::message::Profile;
+use super::json::{self, Editor};
+use super::message::{Profile, Value};
 use super::quota::Quota;
 
 /// Why the progress handler stopped a statement.
@@ -209,4 +210,71 @@ pub(super) unsafe extern "C" fn call_function(
             }
         }
     }
+}
+
+/// What SQLite marks JSON text with.
+const JSON: u32 = b'J' as u32;
+
+pub(super) unsafe extern "C" fn call_editor(
+    context: *mut ffi::sqlite3_context,
+    count: c_int,
+    values: *mut *mut ffi::sqlite3_value,
+) {
+    let count = usize::try_from(count).unwrap_or(0);
+    // SAFETY: SQLite passes the static of `install_editor` as user data and `count` live values; without any there may
+    // be no list.
+    let (editor, values) = unsafe {
+        let editor = &*ffi::sqlite3_user_data(context).cast::<Editor>();
+        let values = if count == 0 { &[][..] } else { std::slice::from_raw_parts(values, count) };
+        (editor, values)
+    };
+    // SAFETY: the values live for the call.
+    let arguments: Result<Vec<_>, _> = values.iter().map(|value| unsafe { json_argument(*value) }).collect();
+    let answer = arguments.and_then(|arguments| json::edit(editor, arguments));
+    let length = |bytes: &[u8]| c_int::try_from(bytes.len()).unwrap_or(c_int::MAX);
+    // SAFETY: `context` lives for the call; SQLite copies what it is given.
+    unsafe {
+        match answer {
+            Ok(Value::Text(text)) => {
+                let copied = ffi::SQLITE_TRANSIENT();
+                ffi::sqlite3_result_text(context, text.as_ptr().cast(), length(text.as_bytes()), copied);
+                ffi::sqlite3_result_subtype(context, JSON);
+            }
+            Ok(Value::Blob(blob)) => {
+                let copied = ffi::SQLITE_TRANSIENT();
+                ffi::sqlite3_result_blob(context, blob.as_ptr().cast(), length(&blob), copied);
+            }
+            Ok(Value::Null | Value::Integer(_) | Value::Real(_)) => ffi::sqlite3_result_null(context),
+            Err(message) => {
+                ffi::sqlite3_result_error(context, message.as_ptr().cast(), length(message.as_bytes()));
+            }
+        }
+    }
+}
+
+/// Copies an argument of a function.
+///
+/// # Safety
+/// `value` is live.
+unsafe fn json_argument(value: *mut ffi::sqlite3_value) -> Result<json::Argument, String> {
+    // SAFETY: the caller's promise. Text is asked for before its length.
+    let value_and_mark = unsafe {
+        let copied = match ffi::sqlite3_value_type(value) {
+            ffi::SQLITE_NULL => Value::Null,
+            ffi::SQLITE_INTEGER => Value::Integer(ffi::sqlite3_value_int64(value)),
+            ffi::SQLITE_FLOAT => Value::Real(ffi::sqlite3_value_double(value)),
+            ffi::SQLITE_BLOB => {
+                let blob = ffi::sqlite3_value_blob(value).cast::<u8>();
+                Value::Blob(view(blob, ffi::sqlite3_value_bytes(value), PhantomData).to_vec())
+            }
+            _ => {
+                let text = ffi::sqlite3_value_text(value);
+                let text = view(text, ffi::sqlite3_value_bytes(value), PhantomData);
+                Value::Text(std::str::from_utf8(text).map_err(|_| "a text is not UTF-8")?.to_owned())
+            }
+        };
+        (copied, ffi::sqlite3_value_subtype(value))
+    };
+    let (value, mark) = value_and_mark;
+    Ok(json::Argument { is_json: mark == JSON && value.as_text().is_some(), value })
 }

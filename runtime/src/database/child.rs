@@ -14,7 +14,7 @@ use rustix::thread::gettid;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::frame::{self, Incoming};
-use super::memory::{empty_thread_cache, grant_from};
+use super::memory::{give_back_unused, grant_from};
 use super::message::{Command, SessionId};
 use super::worker::{self, Answer, IDLE_AFTER, Slots};
 use crate::limits;
@@ -147,7 +147,7 @@ impl Line {
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    empty_thread_cache();
+                    give_back_unused();
                     self.give_up_waiting(false)?;
                 }
                 Err(error) => return Err(error),

@@ -19,6 +19,7 @@ mod frame;
 mod functions;
 mod guard;
 mod import;
+mod json;
 mod memory;
 mod message;
 mod process;

@@ -19,6 +19,7 @@ use super::callbacks::{self, Hooks, Stopped};
 use super::compiled;
 use super::functions::{self, Function};
 use super::guard;
+use super::json::{self, Editor};
 use super::memory;
 use super::message::{Extent, Profile};
 use super::quota::Quota;
@@ -39,6 +40,9 @@ impl SqliteError {
 }
 
 type Result<T> = std::result::Result<T, SqliteError>;
+
+/// A function that SQLite calls.
+type Callback = unsafe extern "C" fn(*mut ffi::sqlite3_context, c_int, *mut *mut ffi::sqlite3_value);
 
 /// Configures and starts SQLite. Must come before any other use of it in the process; later calls do nothing.
 ///
@@ -182,21 +186,46 @@ impl Connection {
             ffi::sqlite3_set_authorizer(raw, Some(callbacks::on_question), hooks)
         };
         self.check(code)?;
-        functions::FUNCTIONS.iter().try_for_each(|function| self.install_function(function))
+        functions::FUNCTIONS.iter().try_for_each(|function| self.install_function(function))?;
+        json::EDITORS.iter().try_for_each(|editor| self.install_editor(editor))
     }
 
     fn install_function(&mut self, function: &'static Function) -> Result<()> {
-        let flags = ffi::SQLITE_UTF8 | ffi::SQLITE_DETERMINISTIC | ffi::SQLITE_INNOCUOUS;
         let data = (&raw const *function).cast_mut().cast::<c_void>();
-        // SAFETY: the name is NUL-terminated, `data` points to a static, and `callbacks::call_function` reads it as `Function`.
+        // SAFETY: `data` points to a static, and `callbacks::call_function` reads it as `Function`.
+        unsafe { self.install(function.name, function.arguments, 0, data, callbacks::call_function) }
+    }
+
+    fn install_editor(&mut self, editor: &'static Editor) -> Result<()> {
+        let data = (&raw const *editor).cast_mut().cast::<c_void>();
+        let marks = ffi::SQLITE_SUBTYPE | ffi::SQLITE_RESULT_SUBTYPE;
+        // SAFETY: `data` points to a static, and `callbacks::call_editor` reads it as `Editor`.
+        unsafe { self.install(editor.name, -1, marks, data, callbacks::call_editor) }
+    }
+
+    /// Puts a function in the place of a built-in one.
+    ///
+    /// # Safety
+    /// `call` may be called with `data` as long as the connection is open.
+    unsafe fn install(
+        &mut self,
+        name: &CStr,
+        arguments: c_int,
+        marks: c_int,
+        data: *mut c_void,
+        call: Callback,
+    ) -> Result<()> {
+        let flags = ffi::SQLITE_UTF8 | ffi::SQLITE_DETERMINISTIC | ffi::SQLITE_INNOCUOUS | marks;
+        let raw = self.raw.as_ptr();
+        // SAFETY: the name is NUL-terminated and copied; the caller promises the rest.
         let code = unsafe {
             ffi::sqlite3_create_function_v2(
-                self.raw.as_ptr(),
-                function.name.as_ptr(),
-                function.arguments,
+                raw,
+                name.as_ptr(),
+                arguments,
                 flags,
                 data,
-                Some(callbacks::call_function),
+                Some(call),
                 None,
                 None,
                 None,

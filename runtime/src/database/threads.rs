@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::process::getpid;
 use rustix::thread::{Pid, gettid};
 
-use super::memory::{empty_thread_cache, grant_from};
+use super::memory::{give_back_unused, grant_from};
 use super::message::{DatabaseError, Owner, SessionId};
 use super::queue::Receiver;
 use super::watch::Seat;
@@ -72,7 +72,7 @@ impl Threads {
 
     fn work(&self, desk: &Desk, seat: &Seat) {
         // A thread that has no job for a moment gives its cached memory back before it waits on.
-        while let Some(Job { session, command, asker }) = self.jobs.receive(IDLE_AFTER, empty_thread_cache) {
+        while let Some(Job { session, command, asker }) = self.jobs.receive(IDLE_AFTER, give_back_unused) {
             let Some(asker) = self.slots.unless_given_up(session, asker) else { continue };
             let due = Instant::now() + command.time_max();
             *lock(&desk.work) = Some(Work { session, due, asker });

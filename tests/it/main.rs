@@ -28,6 +28,7 @@ mod database;
 mod database_process;
 mod dev;
 mod disk;
+mod door;
 mod drain;
 mod fair;
 mod first_use;

@@ -2,10 +2,11 @@
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, Request, Uri};
+use http::{HeaderMap, Method, Request, Uri, Version};
 use hyper::body::{Body, Incoming};
 
 use super::client::Client;
+use super::hygiene;
 use super::reply::Failure;
 use crate::exceeded::{Exceeded, Limit};
 use crate::limits;
@@ -13,35 +14,22 @@ use crate::request_id::{self, RequestId};
 use crate::routing::Route;
 use crate::telemetry::Metrics;
 
-/// Headers that concern one connection only (RFC 9110, 7.6.1).
-const HOP_BY_HOP: &[&str] = &[
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "http2-settings",
-];
+/// Refuses what other readers of the same bytes could take for something else: the connection then ends, so that what
+/// follows is nobody's request.
+pub(super) fn check_form<B>(request: &Request<B>) -> Result<(), Failure> {
+    let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => {}
+        (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"chunked") => {}
+        (Some(_), _) => return Err(Failure::BadRequest("its body has another transfer coding than chunked")),
+    }
+    if *request.method() == Method::CONNECT {
+        return Err(Failure::BadRequest("this is no proxy"));
+    }
+    check_host(request)
+}
 
-/// Headers in which proxies speak of the client. They are the node's to set.
-const FORWARDING: &[&str] = &[
-    "forwarded",
-    "x-client-ip",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-proto",
-    "x-real-ip",
-    "fly-client-ip",
-    "cf-connecting-ip",
-    "true-client-ip",
-];
-
-/// Refuses what is too large or malformed before any work is done for it.
+/// Refuses what is too large before any work is done for it.
 pub(super) fn check(
     request: &Request<Incoming>,
     body_bytes_max: u64,
@@ -53,7 +41,6 @@ pub(super) fn check(
         let (fields_max, bytes_max) = (limits::HEADERS_MAX, limits::HEADER_BYTES_MAX);
         return Err(Failure::HeadersTooLarge { fields_max, bytes_max });
     }
-    check_host(request)?;
     let announced = request.body().size_hint().lower();
     if announced > body_bytes_max {
         let exceeded = Exceeded::new(Limit::RequestBytes, announced, body_bytes_max);
@@ -63,17 +50,30 @@ pub(super) fn check(
     Ok(())
 }
 
-/// A request of HTTP/1.1 has one Host header, and it is an authority (RFC 9112, 3.2).
+/// A request of HTTP/1.1 has one Host header, and it is an authority (RFC 9112, 3.2). One of HTTP/2 may have none, and
+/// none that differs from its `:authority` (RFC 9113, 8.3.1).
 fn check_host<B>(request: &Request<B>) -> Result<(), Failure> {
+    let target = request.uri().authority();
+    // A name before an `@` is no part of a host, and readers differ about it.
+    if target.is_some_and(|target| target.as_str().contains('@')) {
+        return Err(Failure::BadRequest("its target names a user"));
+    }
     let mut hosts = request.headers().get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
-        (None, _) if request.uri().authority().is_some() => Ok(()),
+        (None, _) if target.is_some() => Ok(()),
         (None, _) => Err(Failure::BadRequest("it has no Host header")),
         (Some(_), Some(_)) => Err(Failure::BadRequest("it has several Host headers")),
         (Some(host), None) => match Authority::try_from(host.as_bytes()) {
-            // A name before an `@` is no part of a host, and readers differ about it.
-            Ok(host) if !host.as_str().contains('@') => Ok(()),
-            Ok(_) | Err(_) => Err(Failure::BadRequest("its Host header is malformed")),
+            Ok(host) if host.as_str().contains('@') => {
+                Err(Failure::BadRequest("its Host header names a user"))
+            }
+            Ok(host)
+                if request.version() == Version::HTTP_2 && target.is_some_and(|target| *target != host) =>
+            {
+                Err(Failure::BadRequest("its Host header is not its authority"))
+            }
+            Ok(_) => Ok(()),
+            Err(_) => Err(Failure::BadRequest("its Host header is malformed")),
         },
     }
 }
@@ -96,7 +96,10 @@ pub(super) fn rewrite(
     let path = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let full_url = format!("{}://{authority}{path}", client.scheme);
     let headers = &mut parts.headers;
-    strip(headers);
+    hygiene::strip(headers);
+    if parts.version == Version::HTTP_2 {
+        hygiene::join_cookies(headers);
+    }
     headers.reserve(8);
     let mut set = |name: &'static str, value: &str| {
         let value =
@@ -128,43 +131,9 @@ fn guest_uri(scheme: Scheme, authority: Authority, rest: &str, query: Option<&st
     Uri::from_parts(parts).map_err(|_| Failure::BadRequest("its address is malformed"))
 }
 
-fn strip(headers: &mut HeaderMap) {
-    let named_by_connection = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok());
-    let unwanted = headers.keys().filter(|name| {
-        let name = name.as_str();
-        name.starts_with("spin-") || HOP_BY_HOP.contains(&name) || FORWARDING.contains(&name)
-    });
-    let names: Vec<HeaderName> = named_by_connection.chain(unwanted.cloned()).collect();
-    for name in names {
-        headers.remove(name);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_concerns_others_is_stripped() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("connection", "close, X-Secret"),
-            ("x-secret", "1"),
-            ("te", "trailers"),
-            ("x-forwarded-for", "10.0.0.1"),
-            ("spin-path-info", "/forged"),
-            ("accept", "*/*"),
-        ] {
-            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
-        strip(&mut headers);
-        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
-    }
 
     #[test]
     fn the_guest_sees_its_own_path() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,10 +1,12 @@
 //! The edge: the corridor that every request walks down. [`Edge::walk`] names the rooms in order.
 //!
 //! It owns the request's id, its span, its deadline and its reply. What can be wrong with a request stands in
-//! [`intake`], what can be answered in [`reply`], what a guest may say to a browser in [`origin`].
+//! [`intake`], what of its header a guest sees in [`hygiene`], what can be answered in [`reply`], what a guest may say to
+//! a browser in [`origin`].
 
 mod client;
 mod cookie;
+mod hygiene;
 mod intake;
 mod origin;
 mod reply;
@@ -79,7 +81,8 @@ impl Door for Edge {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let authority = intake::authority(request.uri(), request.headers());
         let host = authority.as_ref().map_or("", Authority::host);
-        let route = routing::route(host, &path, self.base_domain.as_ref());
+        let route = intake::check_form(&request)
+            .and_then(|()| Ok(routing::route(host, &path, self.base_domain.as_ref())?));
         let address = route.as_ref().ok().map(|route| &route.address);
         let context = RequestContext {
             request_id: id.shared(),
@@ -90,7 +93,7 @@ impl Door for Edge {
         let answered = async {
             let answered = match route {
                 Ok(route) => self.walk(request, route, &client, arrived, &id).await,
-                Err(no_route) => Err(no_route.into()),
+                Err(failure) => Err(failure),
             };
             let outcome = answered.as_ref().map_or_else(|failure| failure.problem().slug, |_| "ok");
             self.metrics.answered(outcome, arrived.elapsed().as_secs_f64());

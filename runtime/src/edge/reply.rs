@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
@@ -119,6 +119,9 @@ impl Failure {
         let mut response = self.problem().response(self.detail().as_deref(), request_id.as_str());
         if let Self::Refused(Refused::OverRate(over)) = self {
             tell_rate(response.headers_mut(), over);
+        }
+        if matches!(self, Self::BadRequest(_) | Self::HeadersTooLarge { .. }) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         with_request_id(response.map(|text| ReplyBody::Text(Full::from(text))), request_id)
     }

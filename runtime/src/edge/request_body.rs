@@ -9,6 +9,7 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Sleep, sleep_until};
 use wasmtime_wasi_http::Error as WasiError;
 
+use super::hygiene;
 use crate::exceeded::{Exceeded, Limit};
 use crate::sandbox::{LeastRate, Progress};
 use crate::telemetry::Metrics;
@@ -91,7 +92,7 @@ impl Body for BoundedBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, WasiError>>> {
-        let frame = match Pin::new(&mut self.inner).poll_frame(context) {
+        let mut frame = match Pin::new(&mut self.inner).poll_frame(context) {
             Poll::Pending => {
                 let too_slow = ready!(self.wait(context));
                 return Poll::Ready(Some(Err(self.fail(too_slow))));
@@ -100,6 +101,9 @@ impl Body for BoundedBody {
             Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(WasiError::ConnectionTerminated))),
             Poll::Ready(Some(Ok(frame))) => frame,
         };
+        if let Some(trailers) = frame.trailers_mut() {
+            hygiene::strip_trailers(trailers);
+        }
         let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
         Poll::Ready(Some(match self.count(bytes) {
             Ok(()) => Ok(frame),

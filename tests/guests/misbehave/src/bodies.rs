@@ -2,9 +2,9 @@
 
 use serde_json::Value as Json;
 use serde_json::json;
-use wasip2::http::types::{IncomingRequest, Method, ResponseOutparam, Scheme};
+use wasip2::http::types::{Fields, IncomingRequest, Method, ResponseOutparam, Scheme};
 
-use crate::wire::{Reading, Sending, read_all, reply_json, sleep};
+use crate::wire::{Reading, Sending, read_all, read_to_the_end, reply_json, sleep};
 
 /// Writes a drop, waits, writes a drop.
 pub(crate) fn drip(out: ResponseOutparam, chunks: u64, ms: u64) {
@@ -50,30 +50,46 @@ pub(crate) fn big(out: ResponseOutparam, bytes: u64) {
     sending.finish();
 }
 
-/// Answers with the header fields of the request's body: `[[name, value], …]`.
-pub(crate) fn respond(request: &IncomingRequest, out: ResponseOutparam) {
+/// Answers with a status and the header fields of the request's body: `[[name, value], …]`.
+pub(crate) fn respond(request: &IncomingRequest, out: ResponseOutparam, status: u16) {
     let fields: Json = serde_json::from_slice(&read_all(request)).unwrap_or_default();
     let text = |field: &Json, index: usize| field.get(index).and_then(Json::as_str).map(str::to_owned);
     let field = |field: &Json| Some((text(field, 0)?, text(field, 1)?.into_bytes()));
     let fields: Vec<_> = fields.as_array().into_iter().flatten().filter_map(field).collect();
-    if let Some(sending) = Sending::head_of(out, 200, &fields) {
+    if let Some(sending) = Sending::head_of(out, status, &fields) {
         sending.finish();
     }
 }
 
 /// Tells what arrived.
 pub(crate) fn headers(request: &IncomingRequest, out: ResponseOutparam) {
-    let lossy = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
-    let entries = request.headers().entries();
-    let headers: Vec<_> = entries.into_iter().map(|(name, value)| (name, lossy(value))).collect();
-    let seen = json!({
+    reply_json(out, &head(request));
+}
+
+/// Tells what arrived, with the body and what came behind it.
+pub(crate) fn mirror(request: &IncomingRequest, out: ResponseOutparam) {
+    let mut seen = head(request);
+    let (body, trailers) = read_to_the_end(request);
+    if let Some(seen) = seen.as_object_mut() {
+        seen.insert("body".to_owned(), String::from_utf8_lossy(&body).into());
+        seen.insert("trailers".to_owned(), trailers.map_or(Json::Null, |trailers| fields(&trailers)));
+    }
+    reply_json(out, &seen);
+}
+
+fn head(request: &IncomingRequest) -> Json {
+    json!({
         "method": method(request.method()),
         "path_with_query": request.path_with_query(),
         "scheme": request.scheme().map(scheme),
         "authority": request.authority(),
-        "headers": headers,
-    });
-    reply_json(out, &seen);
+        "headers": fields(&request.headers()),
+    })
+}
+
+fn fields(fields: &Fields) -> Json {
+    let lossy = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
+    fields.entries().into_iter().map(|(name, value)| json!([name, lossy(value)])).collect()
 }
 
 fn method(method: Method) -> String {

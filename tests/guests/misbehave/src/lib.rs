@@ -54,7 +54,8 @@ impl Guest for Misbehave {
             "/drip" => bodies::drip(out, url.number("chunks"), url.number("ms")),
             "/echo" => bodies::echo(&request, out),
             "/headers" => bodies::headers(&request, out),
-            "/respond" => bodies::respond(&request, out),
+            "/mirror" => bodies::mirror(&request, out),
+            "/respond" => bodies::respond(&request, out, url.text("status").parse().unwrap_or(200)),
             "/big" => bodies::big(out, url.number("bytes")),
             "/ignore-body" => wire::reply(out, 200, "text/plain", b"ignored"),
             "/log" => {

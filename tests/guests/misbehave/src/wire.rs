@@ -72,18 +72,26 @@ pub(crate) fn start(out: ResponseOutparam) -> Option<Sending> {
 /// A request body being read. The stream is a child of the body, so it is declared, and dropped, first.
 pub(crate) struct Reading {
     stream: InputStream,
-    _body: IncomingBody,
+    body: IncomingBody,
 }
 
 impl Reading {
     pub(crate) fn new(request: &IncomingRequest) -> Option<Self> {
         let body = request.consume().ok()?;
-        Some(Self { stream: body.stream().ok()?, _body: body })
+        Some(Self { stream: body.stream().ok()?, body })
     }
 
     /// The bytes that come next, at most 4096; none at the end.
     pub(crate) fn next(&self) -> Option<Vec<u8>> {
         self.stream.blocking_read(4096).ok()
+    }
+
+    /// The fields that came behind the body; none when it was broken off.
+    fn trailers(self) -> Option<Fields> {
+        drop(self.stream);
+        let trailers = IncomingBody::finish(self.body);
+        trailers.subscribe().block();
+        trailers.get()?.ok()?.ok()?
     }
 }
 
@@ -96,4 +104,14 @@ pub(crate) fn read_all(request: &IncomingRequest) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// A whole request body, and what came behind it.
+pub(crate) fn read_to_the_end(request: &IncomingRequest) -> (Vec<u8>, Option<Fields>) {
+    let mut bytes = Vec::new();
+    let Some(reading) = Reading::new(request) else { return (bytes, None) };
+    while let Some(chunk) = reading.next() {
+        bytes.extend(chunk);
+    }
+    (bytes, reading.trailers())
 }

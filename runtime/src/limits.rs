@@ -27,8 +27,31 @@ pub const HEADER_READ_TIME_MAX: Duration = Duration::from_secs(10);
 pub const PROXY_HEADER_TIME_MAX: Duration = Duration::from_secs(5);
 /// Open connections on the public listener.
 pub const CONNECTIONS_MAX: u32 = 4_096;
+/// The part of the node's connections that one client address may have open.
+pub const CLIENT_CONNECTIONS_PART: u32 = 8;
+/// The part of the node's requests at the same time that one client address may have in flight.
+pub const CLIENT_REQUESTS_PART: u32 = 2;
+/// The least of either: a browser has six connections to a host, and several may share an address.
+pub const CLIENT_SHARE_MIN: u32 = 32;
+/// How often it is logged at most that a client has too much.
+pub const REFUSALS_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Connections on the admin listener: an operator and a scraper or two.
 pub const ADMIN_CONNECTIONS_MAX: u32 = 64;
+/// Of these, those of one client address.
+pub const ADMIN_CLIENT_CONNECTIONS_MAX: u32 = 48;
+
+/// Streams that one connection of HTTP/2 may have open.
+pub const H2_STREAMS_MAX: u32 = 100;
+/// Streams that a client may have reset before the node has looked at them (CVE-2023-44487, "rapid reset").
+pub const H2_PENDING_RESETS_MAX: usize = 20;
+/// Streams that the node may have reset because of a client's errors (CVE-2025-8671, "made you reset").
+pub const H2_LOCAL_RESETS_MAX: usize = 1_024;
+/// Largest header list of a request of HTTP/2, as RFC 9113 counts it.
+pub const H2_HEADER_BYTES_MAX: u32 = 16 << 10;
+/// Bytes of one request's body that may be under way unasked for, and so in memory.
+pub const H2_STREAM_WINDOW_BYTES: u32 = 64 << 10;
+/// The same for all streams of a connection together.
+pub const H2_CONNECTION_WINDOW_BYTES: u32 = 128 << 10;
 
 /// Guests that run at the same time on the node, and so the slots of the instance pool.
 pub const CONCURRENCY_MAX: u32 = 512;

@@ -31,7 +31,7 @@ use crate::database::{self, Database, ProcessRecipe, ProcessSize};
 use crate::disk::Disk;
 use crate::edge::Edge;
 use crate::limits;
-use crate::listener::{Connections, Listener};
+use crate::listener::{Bounds, Clients, Connections, Listener};
 use crate::manifest::{self, Milliseconds};
 use crate::memory::Budget;
 use crate::outbound::Outbound;
@@ -96,7 +96,7 @@ struct Node {
     admin: TcpListener,
     state: Arc<AdminState>,
     draining: Arc<AtomicBool>,
-    connections: Connections,
+    connections: (Connections, Arc<Clients>),
     _lock: File,
 }
 
@@ -113,6 +113,7 @@ struct Rooms {
     outbound: Arc<Outbound>,
     memory: Arc<Budget>,
     disk: Arc<Disk>,
+    clients: Arc<Clients>,
     metrics: Arc<Metrics>,
 }
 
@@ -127,7 +128,8 @@ impl Node {
         let public = bind(config.public_listen, "public_listen").await?;
         let admin = bind(config.admin_listen, "admin_listen").await?;
         let draining = Arc::new(AtomicBool::new(false));
-        let connections = Connections::new(config.connections_max);
+        let connected = Clients::new("connections", config.ingress.client_connections_max);
+        let connections = (Connections::new(config.connections_max), connected);
         let (not_ready, gauges, counted) = (draining.clone(), rooms.clone(), connections.clone());
         let state = Arc::new(AdminState {
             keys,
@@ -144,9 +146,7 @@ impl Node {
             public_url: config.public_url.clone(),
             base_domain: config.base_domain.clone(),
             is_ready: Box::new(move || !not_ready.load(Ordering::Relaxed)),
-            metrics: Box::new(move || {
-                gauges.metrics.text(&gauges.gauges(counted.open())).unwrap_or_default()
-            }),
+            metrics: Box::new(move || gauges.metrics.text(&gauges.gauges(&counted)).unwrap_or_default()),
         });
         Ok(Self { config, rooms, public, admin, state, draining, connections, _lock: lock })
     }
@@ -164,13 +164,19 @@ impl Node {
         let (drain, drained) = watch::channel(false);
         let edge = Arc::new(self.rooms.edge(&self.config, self.draining.clone()));
         let wall_time_max = self.config.guest.wall_time_max;
-        let public = Listener::new(self.public, edge, self.connections, wall_time_max)
+        let metrics = self.rooms.metrics.clone();
+        let bounds = Bounds { write_time_max: wall_time_max, h2c: self.config.ingress.h2c };
+        let public = Listener::new(self.public, edge, self.connections, bounds, metrics.clone())
             .behind(self.config.proxies.clone());
         let public = tokio::spawn(public.run(drained));
         let (close_admin, admin_closed) = watch::channel(false);
-        let admin_connections = Connections::new(limits::ADMIN_CONNECTIONS_MAX);
+        let admin_connections = (
+            Connections::new(limits::ADMIN_CONNECTIONS_MAX),
+            Clients::new("admin connections", limits::ADMIN_CLIENT_CONNECTIONS_MAX),
+        );
         let admin = Arc::new(AdminDoor::new(self.state));
-        let admin = Listener::new(self.admin, admin, admin_connections, wall_time_max);
+        let bounds = Bounds { write_time_max: wall_time_max, h2c: false };
+        let admin = Listener::new(self.admin, admin, admin_connections, bounds, metrics);
         let admin = tokio::spawn(admin.run(admin_closed));
         let housekeeping = tokio::spawn(keep_house(
             self.rooms.clone(),
@@ -245,6 +251,7 @@ impl Rooms {
             outbound,
             memory,
             disk,
+            clients: Clients::new("requests", config.ingress.client_requests_max),
             metrics,
         })
     }
@@ -258,6 +265,7 @@ impl Rooms {
             sandbox: self.sandbox.clone(),
             outbound: self.outbound.clone(),
             memory: self.memory.clone(),
+            clients: self.clients.clone(),
             metrics: self.metrics.clone(),
             base_domain: config.base_domain.clone(),
             proxies: config.proxies.clone(),
@@ -268,7 +276,7 @@ impl Rooms {
         }
     }
 
-    fn gauges(&self, connections: u64) -> Gauges {
+    fn gauges(&self, (connections, connected): &(Connections, Arc<Clients>)) -> Gauges {
         let (sandbox, tenants) = (self.sandbox.figures(), self.tenants.figures());
         let (components_mapped, components_mapped_bytes) = self.catalog.mapped();
         let (memory, admission) = (self.memory.figures(), self.admission.figures());
@@ -277,7 +285,8 @@ impl Rooms {
             requests_in_flight: admission.running,
             requests_waiting: admission.waiting,
             tenants_counted: admission.tenants,
-            connections,
+            connections: connections.open(),
+            clients_present: connected.present() + self.clients.present(),
             instances: sandbox.instances,
             guests_in_line: sandbox.guests_in_line,
             pool_unused_resident_bytes: sandbox.pool_unused_resident_bytes,

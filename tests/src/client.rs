@@ -3,10 +3,11 @@
 //! No library: those mend what is malformed, hide when a body was cut, and buffer what a test wants to see arrive.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
+use tokio::net::TcpSocket;
 
 use crate::PATIENCE;
 
@@ -114,7 +115,26 @@ impl Connection {
     /// # Errors
     /// When nobody listens.
     pub fn open(address: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
+        Self::over(TcpStream::connect(address).with_context(|| format!("connect to {address}"))?)
+    }
+
+    /// Connects from another address of this machine, such as 127.0.0.2: to the node it is another client.
+    ///
+    /// # Errors
+    /// When nobody listens, or the machine does not have the address.
+    pub fn open_from(source: IpAddr, address: SocketAddr) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let stream = runtime.block_on(async {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind(SocketAddr::new(source, 0))?;
+            socket.connect(address).await?.into_std()
+        });
+        let stream = stream.with_context(|| format!("connect to {address} from {source}"))?;
+        stream.set_nonblocking(false)?;
+        Self::over(stream)
+    }
+
+    fn over(stream: TcpStream) -> Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE * 2))?;
         stream.set_write_timeout(Some(PATIENCE * 2))?;

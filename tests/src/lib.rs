@@ -11,10 +11,12 @@ pub mod client;
 pub mod durability;
 pub mod faults;
 pub mod group;
+pub mod http2;
 pub mod logs;
 mod node;
 pub mod sqlite;
 mod tenant;
+pub mod tools;
 pub mod upstream;
 
 use std::thread;

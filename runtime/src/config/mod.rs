@@ -50,6 +50,8 @@ pub struct Config {
     pub log_level: String,
     /// Open connections on the public listener.
     pub connections_max: u32,
+    /// What clients may have of it, and how they speak.
+    pub ingress: Ingress,
     /// Largest request body.
     pub body_bytes_max: u64,
     /// How slow a client may be with a body.
@@ -88,6 +90,17 @@ pub struct Config {
     pub drain_deadline: Duration,
 }
 
+/// What holds for clients of the public listener.
+#[derive(Debug, Clone, Copy)]
+pub struct Ingress {
+    /// Open connections of one client.
+    pub client_connections_max: u32,
+    /// Requests of one client that run or wait at the same time.
+    pub client_requests_max: u32,
+    /// Whether HTTP/2 without TLS is spoken too.
+    pub h2c: bool,
+}
+
 /// What a process may open at most, as the operating system says.
 #[derive(Debug, Clone, Copy)]
 pub struct DescriptorLimit(pub u64);
@@ -120,6 +133,7 @@ impl Config {
         let shared = plan.map_or(u64::MAX, |plan| plan.shared_bytes);
         let concurrency_max = spoken.map_or(limits::CONCURRENCY_MAX, |spoken| spoken.concurrency_max);
         let threads = plan.map_or(1, |plan| plan.database_threads);
+        let ingress = Self::read_ingress(r, spoken);
         let body_bytes_max = r.at_least("body_bytes_max", 0, limits::BODY_BYTES_MAX);
         let response_bytes_max = r.at_least("response_bytes_max", 0, limits::RESPONSE_BYTES_MAX);
         let body_wait_max = r.milliseconds("body_wait_max_ms", 1, limits::BODY_WAIT_MAX);
@@ -155,6 +169,7 @@ impl Config {
             log_format: log_format?,
             log_level,
             connections_max: spoken?.connections_max,
+            ingress: ingress?,
             body_bytes_max: body_bytes_max?,
             least_rate: LeastRate { wait_max: body_wait_max?, bytes_per_second: bytes_per_second? },
             guest: GuestLimits {
@@ -198,6 +213,22 @@ impl Config {
             memory::SHARED_BYTES_MIN
         });
         Some((spoken, node.plan(spoken, shared)))
+    }
+
+    fn read_ingress(r: &mut Reader, spoken: Option<Spoken>) -> Option<Ingress> {
+        let part = |whole: u32, part: u32| (whole / part).max(limits::CLIENT_SHARE_MIN);
+        let connections = spoken.map_or(limits::CONNECTIONS_MAX, |spoken| spoken.connections_max);
+        let requests = spoken.map_or(limits::CONCURRENCY_MAX, |spoken| spoken.concurrency_max);
+        let client_connections_max =
+            r.at_least("client_connections_max", 1, part(connections, limits::CLIENT_CONNECTIONS_PART));
+        let client_requests_max =
+            r.at_least("client_requests_max", 1, part(requests, limits::CLIENT_REQUESTS_PART));
+        let h2c = r.value("h2c", false);
+        Some(Ingress {
+            client_connections_max: client_connections_max?,
+            client_requests_max: client_requests_max?,
+            h2c: h2c?,
+        })
     }
 
     fn read_tenants(r: &mut Reader, park_memory_bytes_max: u64) -> Option<TenantPolicy> {

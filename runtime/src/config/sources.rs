@@ -62,6 +62,12 @@ settings! {
     log_level,
     /// Open connections of the public listener [default: what fits, at most 4096]
     connections_max,
+    /// Open connections of one client address, or one IPv6 network of 64 bits [default: an eighth, at least 32]
+    client_connections_max,
+    /// Requests of one client address that run or wait at the same time [default: half of the node's, at least 32]
+    client_requests_max,
+    /// Whether the public listener speaks HTTP/2 without TLS too, for a proxy that does: true or false [default: false]
+    h2c,
     /// Largest request body, in bytes [default: 10485760]
     body_bytes_max,
     /// Largest response body, in bytes [default: 67108864]
@@ -204,9 +210,12 @@ impl Reader {
             let value = match value {
                 toml::Value::String(text) => text,
                 toml::Value::Integer(number) => number.to_string(),
+                toml::Value::Boolean(choice) => choice.to_string(),
                 toml::Value::Array(list) if LISTS.contains(&key.as_str()) => joined(&list),
                 other => {
-                    self.mistakes.push(format!("{source}: {key} is neither a text nor an integer: {other}"));
+                    self.mistakes.push(format!(
+                        "{source}: {key} is neither a text, an integer, nor true or false: {other}"
+                    ));
                     continue;
                 }
             };

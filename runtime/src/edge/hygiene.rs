@@ -131,7 +131,9 @@ mod tests {
     #[test]
     fn trailers_say_nothing_of_their_message() {
         let mut trailers = HeaderMap::new();
-        for name in ["host", "content-length", "transfer-encoding", "spin-client-addr", "cookie", "x-checksum"] {
+        for name in
+            ["host", "content-length", "transfer-encoding", "spin-client-addr", "cookie", "x-checksum"]
+        {
             trailers.insert(HeaderName::from_static(name), HeaderValue::from_static("1"));
         }
         strip_trailers(&mut trailers);

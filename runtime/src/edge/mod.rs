@@ -25,7 +25,7 @@ use hyper::body::Incoming;
 use crate::admission::{Admission, InFlight};
 use crate::catalog::Catalog;
 use crate::control::{Directory, Target};
-use crate::listener::{Door, Peer, TrustedProxies};
+use crate::listener::{Clients, Door, Held, Peer, TrustedProxies};
 use crate::memory::{Budget, Exhausted};
 use crate::outbound::{Caller, Outbound};
 use crate::request_id::RequestId;
@@ -55,6 +55,8 @@ pub struct Edge {
     pub outbound: Arc<Outbound>,
     /// What requests may take of the node's memory.
     pub memory: Arc<Budget>,
+    /// Which clients have requests in flight.
+    pub clients: Arc<Clients>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Below which tenants have hosts of their own.
@@ -72,12 +74,13 @@ pub struct Edge {
 }
 
 impl Door for Edge {
-    type Body = ReplyBody;
+    type Body = Held<ReplyBody>;
 
-    async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<ReplyBody> {
+    async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<Held<ReplyBody>> {
         let arrived = Instant::now();
         let id = RequestId::of(request.headers());
         let client = Client::of(peer, request.headers(), self.proxies.as_deref());
+        let share = self.clients.enter(client.address.ip());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let authority = intake::authority(request.uri(), request.headers());
         let host = authority.as_ref().map_or("", Authority::host);
@@ -92,6 +95,7 @@ impl Door for Edge {
         };
         let answered = async {
             let answered = match route {
+                _ if share.is_none() => Err(Failure::ClientBusy),
                 Ok(route) => self.walk(request, route, &client, arrived, &id).await,
                 Err(failure) => Err(failure),
             };
@@ -118,7 +122,7 @@ impl Door for Edge {
                 microseconds = u64::try_from(arrived.elapsed().as_micros()).unwrap_or(u64::MAX),
                 "answered"
             );
-            response
+            response.map(|body| Held::new(body, share))
         };
         context.scope(answered).await
     }

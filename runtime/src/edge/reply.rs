@@ -32,6 +32,8 @@ pub(super) enum Failure {
     Body(Exceeded),
     #[error("a service worker needs an origin of its own: fetch its script from the tenant's host")]
     ServiceWorker,
+    #[error("the client has too many requests in flight")]
+    ClientBusy,
     #[error(transparent)]
     Resolve(#[from] ResolveError),
     #[error(transparent)]
@@ -62,6 +64,10 @@ impl Failure {
             }
             Self::Body(exceeded) => limit_problem(exceeded.limit),
             Self::ServiceWorker => problem(S::FORBIDDEN, "no-service-worker", "No service workers here"),
+            Self::ClientBusy => {
+                problem(S::TOO_MANY_REQUESTS, "client-busy", "Too many requests at once from one address")
+                    .retry_after(1)
+            }
             Self::Resolve(ResolveError::NoTenant) => {
                 problem(S::NOT_FOUND, "unknown-tenant", "No such tenant")
             }
@@ -101,7 +107,8 @@ impl Failure {
             Self::Refused(Refused::OverRate(over)) => {
                 Some(format!("its tenant_requests_per_second_max is {}", over.rate.per_second))
             }
-            Self::Resolve(_)
+            Self::ClientBusy
+            | Self::Resolve(_)
             | Self::Refused(Refused::NodeBusy | Refused::TenantBusy)
             | Self::Draining
             | Self::NodeMemory(_)

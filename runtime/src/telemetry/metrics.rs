@@ -37,6 +37,8 @@ pub struct Gauges {
     pub tenants_counted: u64,
     /// Open connections of the public listener.
     pub connections: u64,
+    /// Client addresses that have connections or requests, counted for each.
+    pub clients_present: u64,
     /// Live guest instances.
     pub instances: u64,
     /// Guests that compute and wait for their turn on the processor.
@@ -94,6 +96,7 @@ pub struct Metrics {
     seconds: Histogram,
     exceeded: Family<Which, Counter>,
     components_refused: Family<Reason, Counter>,
+    connections_cut: Family<Reason, Counter>,
     gauges: Vec<(Gauge, Read)>,
 }
 
@@ -118,6 +121,12 @@ impl Default for Metrics {
         );
         let components_refused = Family::default();
         registry.register("components_refused", "Components that were not taken", components_refused.clone());
+        let connections_cut = Family::default();
+        registry.register(
+            "connections_cut",
+            "Connections that the node has ended, by reason",
+            connections_cut.clone(),
+        );
         let mut gauges = Vec::new();
         let mut add = |name: &str, help: &str, read: Read| {
             let gauge = Gauge::default();
@@ -130,6 +139,9 @@ impl Default for Metrics {
             g.tenants_counted
         });
         add("connections", "Open connections of the public listener", |g| g.connections);
+        add("clients_present", "Client addresses with connections or requests, counted for each", |g| {
+            g.clients_present
+        });
         add("instances", "Live guest instances", |g| g.instances);
         add("guests_in_line", "Guests that compute and wait for their turn on the processor", |g| {
             g.guests_in_line
@@ -172,7 +184,16 @@ impl Default for Metrics {
         add("database_process_deaths", "How often a database process has ended before the node", |g| {
             g.database_process_deaths
         });
-        Self { registry, requests, outbound_requests, seconds, exceeded, components_refused, gauges }
+        Self {
+            registry,
+            requests,
+            outbound_requests,
+            seconds,
+            exceeded,
+            components_refused,
+            connections_cut,
+            gauges,
+        }
     }
 }
 
@@ -199,6 +220,11 @@ impl Metrics {
     /// Counts a request that a guest wanted to send.
     pub fn sent(&self, outcome: &'static str) {
         self.outbound_requests.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// Counts a connection that the node has ended before its client did.
+    pub fn connection_cut(&self, reason: &'static str) {
+        self.connections_cut.get_or_create(&Reason { reason }).inc();
     }
 
     /// The text that a scraper reads.

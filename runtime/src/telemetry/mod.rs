@@ -37,8 +37,8 @@ impl std::str::FromStr for LogFormat {
 
 /// Starts logging to stderr. A second call in one process changes nothing.
 pub fn start_logging(format: LogFormat, level: &str) {
-    // These crates speak of guests' doings at warn; a guest's doings are not the operator's.
-    let quiet = ["wasmtime_wasi_http", "wasmtime_wasi", "hickory_resolver", "hickory_net"];
+    // These crates speak at warn of what guests and clients do, which is not the operator's doing.
+    let quiet = ["wasmtime_wasi_http", "wasmtime_wasi", "hickory_resolver", "hickory_net", "h2"];
     let quiet: String = quiet.iter().map(|name| format!(",{name}=error")).collect();
     let filter = EnvFilter::new(format!("{level}{quiet}"));
     let lines = match format {

@@ -4,6 +4,7 @@ use serde_json::Value as Json;
 use serde_json::json;
 use wasip2::http::types::{Fields, IncomingRequest, Method, ResponseOutparam, Scheme};
 
+use crate::url::Url;
 use crate::wire::{Reading, Sending, read_all, read_to_the_end, reply_json, sleep};
 
 /// Writes a drop, waits, writes a drop.
@@ -57,6 +58,24 @@ pub(crate) fn respond(request: &IncomingRequest, out: ResponseOutparam, status: 
     let field = |field: &Json| Some((text(field, 0)?, text(field, 1)?.into_bytes()));
     let fields: Vec<_> = fields.as_array().into_iter().flatten().filter_map(field).collect();
     if let Some(sending) = Sending::head_of(out, status, &fields) {
+        sending.finish();
+    }
+}
+
+/// A page as its tenant wants it: with a body, a type, a cookie and a policy of its own.
+pub(crate) fn page(out: ResponseOutparam, url: &Url) {
+    let mut fields = vec![(String::from("service-worker-allowed"), b"/".to_vec())];
+    for (name, parameter) in
+        [("content-type", "type"), ("set-cookie", "cookie"), ("content-security-policy", "policy")]
+    {
+        let value = url.text(parameter);
+        if !value.is_empty() {
+            fields.push((name.to_owned(), value.into_bytes()));
+        }
+    }
+    if let Some(sending) = Sending::head_of(out, 200, &fields)
+        && sending.write(url.text("body").as_bytes())
+    {
         sending.finish();
     }
 }

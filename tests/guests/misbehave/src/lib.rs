@@ -56,6 +56,7 @@ impl Guest for Misbehave {
             "/headers" => bodies::headers(&request, out),
             "/mirror" => bodies::mirror(&request, out),
             "/respond" => bodies::respond(&request, out, url.text("status").parse().unwrap_or(200)),
+            "/page" => bodies::page(out, &url),
             "/big" => bodies::big(out, url.number("bytes")),
             "/ignore-body" => wire::reply(out, 200, "text/plain", b"ignored"),
             "/log" => {

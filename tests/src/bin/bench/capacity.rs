@@ -81,6 +81,7 @@ async fn dormouse(minutes: u64, scratch: &Path) -> Result<String> {
     let permits = CONNECTIONS.to_string();
     let mut command = recipe.command()?;
     command.args(["--concurrency-max", &permits, "--sessions-max", &permits]);
+    command.args(["--client-connections-max", &permits, "--client-requests-max", &permits]);
     let log = scratch.join("dormouse.log");
     let (mut process, listening) = Process::start(command, &log, Listening::parse).await?;
     let admin = listening.admin.context("no admin door")?;

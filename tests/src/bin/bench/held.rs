@@ -55,6 +55,7 @@ async fn hold(recipe: &Recipe, world: World, component: Bytes, log: &Path) -> Re
     let mut command = recipe.command()?;
     let permits = REQUESTS.to_string();
     command.args(["--concurrency-max", &permits, "--sessions-max", &permits, "--wall-time-max-ms", "600000"]);
+    command.args(["--client-connections-max", "4096", "--client-requests-max", &permits]);
     let (mut process, listening) = Process::start(command, log, Listening::parse).await?;
     let door =
         seed::Door { address: listening.admin.context("no admin door")?, token: recipe.admin_token()? };

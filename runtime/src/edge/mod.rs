@@ -172,7 +172,7 @@ impl Edge {
         if let Some(exceeded) = broken.by() {
             return Err(Failure::Body(exceeded));
         }
-        let mut response = reply::from_guest(outcome?, id);
+        let mut response = reply::from_guest(outcome?, id)?;
         origin::confine(response.headers_mut(), &route, &client.scheme);
         Ok(response)
     }

@@ -34,6 +34,8 @@ pub(super) enum Failure {
     ServiceWorker,
     #[error("the client has too many requests in flight")]
     ClientBusy,
+    #[error("the function answered with an interim status")]
+    Interim,
     #[error(transparent)]
     Resolve(#[from] ResolveError),
     #[error(transparent)]
@@ -52,6 +54,10 @@ const fn problem(status: StatusCode, slug: &'static str, title: &'static str) ->
     ProblemType::new(status, slug, title)
 }
 
+/// A guest that has not answered.
+const NO_RESPONSE: ProblemType =
+    ProblemType::new(StatusCode::BAD_GATEWAY, "no-response", "The function gave no response");
+
 impl Failure {
     /// The table. Every way to fail has its own problem type.
     pub(super) fn problem(&self) -> ProblemType {
@@ -68,6 +74,7 @@ impl Failure {
                 problem(S::TOO_MANY_REQUESTS, "client-busy", "Too many requests at once from one address")
                     .retry_after(1)
             }
+            Self::Interim => NO_RESPONSE,
             Self::Resolve(ResolveError::NoTenant) => {
                 problem(S::NOT_FOUND, "unknown-tenant", "No such tenant")
             }
@@ -108,6 +115,7 @@ impl Failure {
                 Some(format!("its tenant_requests_per_second_max is {}", over.rate.per_second))
             }
             Self::ClientBusy
+            | Self::Interim
             | Self::Resolve(_)
             | Self::Refused(Refused::NodeBusy | Refused::TenantBusy)
             | Self::Draining
@@ -158,7 +166,7 @@ fn guest_problem(failure: &GuestFailure) -> ProblemType {
         GuestFailure::Limit(exceeded) => limit_problem(exceeded.limit),
         GuestFailure::NodeMemory(_) => NODE_MEMORY,
         GuestFailure::Trap(_) => problem(S::BAD_GATEWAY, "guest-trap", "The function failed"),
-        GuestFailure::NoResponse => problem(S::BAD_GATEWAY, "no-response", "The function gave no response"),
+        GuestFailure::NoResponse => NO_RESPONSE,
         GuestFailure::ErrorCode(_) => {
             problem(S::BAD_GATEWAY, "guest-error", "The function answered with an error")
         }
@@ -203,21 +211,30 @@ fn limit_problem(limit: Limit) -> ProblemType {
     }
 }
 
-/// The response of a guest, as it goes out.
+/// The response of a guest, as it goes out: nothing that a proxy could read as a longer answer, or as no answer yet.
+///
+/// # Errors
+/// When the guest has answered with a status that no response ends with, such as 101.
 pub(super) fn from_guest(
     mut response: http::Response<GuestBody>,
     request_id: &RequestId,
-) -> http::Response<ReplyBody> {
+) -> Result<http::Response<ReplyBody>, Failure> {
     let length = match response.status() {
+        status if status.is_informational() => return Err(Failure::Interim),
         // These have no body (RFC 9110, 6.4.1), so that nobody asks for its end.
-        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => Some(0),
+        StatusCode::NO_CONTENT => {
+            // It must not have a length either (RFC 9110, 8.6).
+            response.headers_mut().remove(CONTENT_LENGTH);
+            Some(0)
+        }
+        StatusCode::NOT_MODIFIED => Some(0),
         _ => {
             let length = response.headers().get(CONTENT_LENGTH);
             length.and_then(|value| value.to_str().ok()?.parse().ok())
         }
     };
     response.body_mut().expect_length(length);
-    with_request_id(response.map(ReplyBody::Guest), request_id)
+    Ok(with_request_id(response.map(ReplyBody::Guest), request_id))
 }
 
 fn with_request_id(

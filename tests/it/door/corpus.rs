@@ -7,7 +7,8 @@
 //! - `connection: closes`, `stays` or `either` says what becomes of it then: a body that nobody reads is read to its end
 //!   only if all of it is there;
 //! - `sees: …` is a text that the answers hold, `hides: …` one that they do not. The function of the tenant `acme` answers
-//!   at `/t/acme/fn/mirror` with what it saw of a request.
+//!   at `/t/acme/fn/mirror` with what it saw of a request;
+//! - `omits: …` is a field that no answer has.
 //!
 //! Of the bytes, the ends of lines do not count: `\r`, `\n`, `\t`, `\0`, `\\` and `\x7f` are written out, and `{100*a}` is a
 //! text repeated. A request that must never be run asks for `/t/acme/fn/log?line=smuggled`.
@@ -40,6 +41,7 @@ struct Case {
     after: After,
     sees: Vec<String>,
     hides: Vec<String>,
+    omits: Vec<String>,
     bytes: Vec<u8>,
 }
 
@@ -47,7 +49,8 @@ impl Case {
     fn read(file: &Path) -> Result<Self> {
         let text = fs::read_to_string(file)?;
         let (head, body) = text.split_once("\n----\n").context("no line ----")?;
-        let (mut statuses, mut after, mut sees, mut hides) = (None, None, Vec::new(), Vec::new());
+        let (mut statuses, mut after) = (None, None);
+        let (mut sees, mut hides, mut omits) = (Vec::new(), Vec::new(), Vec::new());
         for line in head.lines().filter(|line| !line.starts_with('#')) {
             let (name, value) = line.split_once(": ").with_context(|| format!("no setting: {line}"))?;
             match (name, value) {
@@ -60,12 +63,13 @@ impl Case {
                 ("connection", "either") => after = Some(After::Either),
                 ("sees", text) => sees.push(text.to_owned()),
                 ("hides", text) => hides.push(text.to_owned()),
+                ("omits", name) => omits.push(name.to_owned()),
                 _ => bail!("no setting: {line}"),
             }
         }
         let statuses = statuses.context("no status")?;
         let after = after.context("no word of the connection")?;
-        Ok(Self { statuses, after, sees, hides, bytes: unescaped(&body.replace('\n', ""))? })
+        Ok(Self { statuses, after, sees, hides, omits, bytes: unescaped(&body.replace('\n', ""))? })
     }
 
     /// Sends the bytes, so many at once, and checks everything that comes back.
@@ -95,6 +99,9 @@ impl Case {
         }
         for text in &self.hides {
             ensure!(!texts.contains(text), "{text:?} is in {texts}");
+        }
+        for name in &self.omits {
+            ensure!(answers.iter().all(|answer| answer.header(name).is_none()), "an answer has {name}");
         }
         Ok(())
     }

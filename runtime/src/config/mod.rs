@@ -252,7 +252,7 @@ impl Config {
     fn read_outbound(r: &mut Reader) -> Option<outbound::Policy> {
         let networks_allowed = r.value("outbound_networks_allowed", Networks::default());
         let resolver = r.optional("resolver");
-        let ca_file = r.text("outbound_ca_file").map(PathBuf::from);
+        let authorities = r.value("outbound_ca_file", outbound::Authorities::default());
         let concurrency_max = r.at_least("outbound_concurrency_max", 1, limits::OUTBOUND_CONCURRENCY_MAX);
         let requests_max = r.at_least("outbound_requests_max", 0, limits::OUTBOUND_REQUESTS_MAX);
         let request_bytes = r.at_least("outbound_request_bytes_max", 0, limits::OUTBOUND_REQUEST_BYTES_MAX);
@@ -266,7 +266,7 @@ impl Config {
         Some(outbound::Policy {
             networks_allowed: networks_allowed?,
             resolver: resolver?,
-            ca_file,
+            authorities: authorities?,
             concurrency_max: concurrency_max?,
             requests_max: requests_max?,
             request_bytes_max: request_bytes?,

@@ -19,7 +19,6 @@ mod failure;
 mod resolve;
 mod tls;
 
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,6 +39,7 @@ use failure::Tally;
 use resolve::Resolver;
 pub use resolve::{NameServer, NameServerError};
 use tls::Tls;
+pub use tls::{Authorities, AuthoritiesError};
 
 /// What holds for the outgoing requests of every function.
 #[derive(Debug, Clone)]
@@ -48,8 +48,8 @@ pub struct Policy {
     pub networks_allowed: Networks,
     /// Who is asked for addresses, if it is not who the machine asks.
     pub resolver: Option<NameServer>,
-    /// Certificates, in PEM, that servers' certificates may be signed with besides the known ones.
-    pub ca_file: Option<PathBuf>,
+    /// Who may sign servers' certificates besides the known authorities.
+    pub authorities: Authorities,
     /// Open outgoing requests of one request.
     pub concurrency_max: u32,
     /// Outgoing requests of one request, one after the other.
@@ -94,14 +94,6 @@ impl Times {
 /// Why a node cannot send requests at all.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The certificates cannot be read.
-    #[error("outbound_ca_file: {}: {reason}", path.display())]
-    CaFile {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// TLS cannot be set up.
     #[error("TLS for outgoing requests cannot be set up: {0}")]
     Tls(String),
@@ -120,13 +112,13 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    /// Reads the certificates and the machine's resolver. What calls take for their buffers is charged to `memory`.
+    /// Reads which name servers the machine asks. What calls take for their buffers is charged to `memory`.
     ///
     /// # Errors
-    /// When the certificates cannot be read, or the resolver not be made.
+    /// When TLS or the resolver cannot be set up.
     pub fn new(policy: Policy, memory: Arc<Budget>, metrics: Arc<Metrics>) -> Result<Self, StartError> {
         let resolver = Resolver::new(policy.resolver)?;
-        let tls = Tls::new(policy.ca_file.as_deref())?;
+        let tls = Tls::new(&policy.authorities)?;
         Ok(Self { policy, resolver, tls, memory, metrics })
     }
 }

@@ -1,6 +1,6 @@
 //! TLS to the servers of outgoing requests: which certificates are believed, and with which name.
 
-use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject as _;
@@ -13,16 +13,42 @@ use url::Host;
 
 use super::{Failure, StartError};
 
+/// Authorities that servers' certificates may be signed by besides the known ones.
+#[derive(Debug, Clone, Default)]
+pub struct Authorities(Vec<CertificateDer<'static>>);
+
+/// A file that holds none.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct AuthoritiesError(String);
+
+impl FromStr for Authorities {
+    type Err = AuthoritiesError;
+
+    /// Reads the file of this name, in PEM.
+    fn from_str(file: &str) -> Result<Self, AuthoritiesError> {
+        let told = |error: rustls::pki_types::pem::Error| AuthoritiesError(error.to_string());
+        let certificates: Vec<_> =
+            CertificateDer::pem_file_iter(file).map_err(told)?.collect::<Result<_, _>>().map_err(told)?;
+        // What is no authority is a mistake of this file, not of the first request.
+        let mut roots = RootCertStore::empty();
+        for certificate in &certificates {
+            roots.add(certificate.clone()).map_err(|error| AuthoritiesError(error.to_string()))?;
+        }
+        if certificates.is_empty() {
+            return Err(AuthoritiesError("it holds no certificate in PEM".to_owned()));
+        }
+        Ok(Self(certificates))
+    }
+}
+
 pub(super) struct Tls(TlsConnector);
 
 impl Tls {
-    /// Believes Mozilla's list of authorities, and those of a file.
-    pub(super) fn new(ca_file: Option<&Path>) -> Result<Self, StartError> {
+    /// Believes Mozilla's list of authorities, and others.
+    pub(super) fn new(others: &Authorities) -> Result<Self, StartError> {
         let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() };
-        if let Some(path) = ca_file {
-            add_file(&mut roots, path)
-                .map_err(|reason| StartError::CaFile { path: path.to_owned(), reason })?;
-        }
+        roots.add_parsable_certificates(others.0.iter().cloned());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -47,14 +73,6 @@ impl Tls {
         };
         self.0.connect(name, stream).await.map_err(|error| failure(&error))
     }
-}
-
-fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
-    let before = roots.len();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())? {
-        roots.add(certificate.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
-    }
-    if roots.len() == before { Err("it holds no certificate in PEM".to_owned()) } else { Ok(()) }
 }
 
 fn failure(error: &std::io::Error) -> Failure {

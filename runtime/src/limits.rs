@@ -225,6 +225,8 @@ pub const EVICTIONS_AT_ONCE: usize = 4;
 pub const OUTBOUND_HOSTS_MAX: usize = 100;
 /// Outgoing requests of one request that are open at the same time. Cloudflare's figure is 6, Spin's 16.
 pub const OUTBOUND_CONCURRENCY_MAX: u32 = 8;
+/// Outgoing requests of the node that are open at the same time: eight tenants that have all they may.
+pub const OUTBOUND_CONNECTIONS_MAX: u32 = 4_096;
 /// Outgoing requests of one request, those that were denied included. Cloudflare's figure.
 pub const OUTBOUND_REQUESTS_MAX: u32 = 50;
 /// Body of an outgoing request.

@@ -392,7 +392,9 @@ impl Config {
     fn descriptors_needed(&self) -> u64 {
         u64::from(self.tenants.sessions_max) * 3
             + u64::from(self.connections_max)
-            + u64::from(self.concurrency_max) * u64::from(self.outbound.concurrency_max)
+            + u64::from(self.concurrency_max)
+                .saturating_mul(u64::from(self.outbound.concurrency_max))
+                .min(u64::from(limits::OUTBOUND_CONNECTIONS_MAX))
             + u64::from(limits::ADMIN_CONNECTIONS_MAX)
             + limits::DESCRIPTORS_RESERVED
     }

@@ -108,7 +108,6 @@ mod tests {
             ("http://0x/", "http://0.0.0.0 80"),
             ("http://[::1]:81/", "http://[::1]:81 81"),
             ("http://[::ffff:7f00:1]/", "http://[::ffff:7f00:1] 80"),
-            ("http://%31%32%37.1/", "http://127.0.0.1 80"),
         ] {
             assert_eq!(read(uri).as_deref(), Some(destination), "{uri}");
         }
@@ -130,6 +129,7 @@ mod tests {
             "http://4294967296/",
             "http://a../",
             "http://a*b/",
+            "http://%31%32%37.1/",
             "http://[::1%25lo]/",
         ] {
             assert_eq!(read(uri), None, "{uri}");

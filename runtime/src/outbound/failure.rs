@@ -34,6 +34,9 @@ pub enum Failure {
     /// The request that it belongs to has as many open as it may.
     #[error("a request may have {0} open at the same time (outbound_concurrency_max)")]
     TooManyAtOnce(u32),
+    /// The node has as many open as it may.
+    #[error("the node has {0} open already")]
+    NodeBusy(u32),
     /// The node has no memory for it.
     #[error(transparent)]
     NodeMemory(#[from] Exhausted),
@@ -106,6 +109,7 @@ impl Failure {
             Self::Prohibited { .. } => "denied-by-address",
             Self::TooMany(_)
             | Self::TooManyAtOnce(_)
+            | Self::NodeBusy(_)
             | Self::NodeMemory(_)
             | Self::RequestBytes(_)
             | Self::ResponseBytes(_)

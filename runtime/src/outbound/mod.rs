@@ -107,6 +107,7 @@ pub struct Outbound {
     policy: Policy,
     resolver: Resolver,
     tls: Tls,
+    open: Arc<Semaphore>,
     memory: Arc<Budget>,
     metrics: Arc<Metrics>,
 }
@@ -119,7 +120,8 @@ impl Outbound {
     pub fn new(policy: Policy, memory: Arc<Budget>, metrics: Arc<Metrics>) -> Result<Self, StartError> {
         let resolver = Resolver::new(policy.resolver)?;
         let tls = Tls::new(&policy.authorities)?;
-        Ok(Self { policy, resolver, tls, memory, metrics })
+        let open = Arc::new(Semaphore::new(limits::OUTBOUND_CONNECTIONS_MAX as usize));
+        Ok(Self { policy, resolver, tls, open, memory, metrics })
     }
 }
 
@@ -148,7 +150,8 @@ pub type Io = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
 /// A call that may be made.
 struct Admitted {
     destination: Destination,
-    _permit: OwnedSemaphorePermit,
+    /// Of its request, and of the node.
+    _permits: [OwnedSemaphorePermit; 2],
     _charge: Charge,
 }
 
@@ -218,8 +221,10 @@ impl Caller {
             return Err(Failure::RequestBytes(policy.request_bytes_max));
         }
         let at_once = Failure::TooManyAtOnce(policy.concurrency_max);
-        let permit = self.open.clone().try_acquire_owned().map_err(|_| at_once)?;
+        let own = self.open.clone().try_acquire_owned().map_err(|_| at_once)?;
+        let busy = Failure::NodeBusy(limits::OUTBOUND_CONNECTIONS_MAX);
+        let of_node = self.outbound.open.clone().try_acquire_owned().map_err(|_| busy)?;
         let charge = self.outbound.memory.charge(limits::OUTBOUND_CALL_BYTES)?;
-        Ok(Admitted { destination, _permit: permit, _charge: charge })
+        Ok(Admitted { destination, _permits: [own, of_node], _charge: charge })
     }
 }

@@ -105,7 +105,7 @@ fn code(failure: Failure) -> HttpError {
         Failure::Prohibited { .. } => HttpError::DestinationIpProhibited,
         Failure::Destination(_) => HttpError::HttpRequestUriInvalid,
         Failure::Method => HttpError::HttpRequestMethodInvalid,
-        Failure::TooMany(_) | Failure::TooManyAtOnce(_) | Failure::NodeMemory(_) => {
+        Failure::TooMany(_) | Failure::TooManyAtOnce(_) | Failure::NodeBusy(_) | Failure::NodeMemory(_) => {
             HttpError::ConnectionLimitReached
         }
         Failure::RequestBytes(most) => HttpError::HttpRequestBodySize(Some(most)),

@@ -27,6 +27,7 @@ pub mod control;
 pub mod manifest;
 pub mod node;
 pub mod outbound;
+pub mod process_sandbox;
 pub mod telemetry;
 pub mod toolchain;
 

@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 use crate::admission::Admission;
 use crate::catalog::{Artifacts, Catalog, Compiler, CompilerLimits};
 use crate::config::{Config, DescriptorLimit, Flags};
-use crate::control::{self, AdminDoor, AdminState, Directory, Keys, Store, Variables};
+use crate::control::{self, AdminDoor, AdminState, Audit, Directory, Failures, Keys, Store, Variables};
 use crate::database::{self, Database, ProcessRecipe, ProcessSize};
 use crate::disk::Disk;
 use crate::edge::Edge;
@@ -35,6 +35,7 @@ use crate::listener::{Bounds, Clients, Connections, Listener};
 use crate::manifest::{self, Milliseconds};
 use crate::memory::Budget;
 use crate::outbound::Outbound;
+use crate::process_sandbox;
 use crate::sandbox::{GuestLimits, Sandbox};
 use crate::telemetry::{self, Gauges, Metrics};
 use crate::tenant::{Tenants, Watched};
@@ -66,8 +67,11 @@ pub fn serve(flags: Flags) -> ExitCode {
     };
     telemetry::start_logging(config.log_format, &config.log_level);
     let run = || -> Result<()> {
+        let lock = lock_data(&config.data)?;
+        enter_sandbox(&config)?;
+        database::start_allocator_thread();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let ended = runtime.block_on(async { Node::open(config).await?.run().await });
+        let ended = runtime.block_on(async { Node::open(config, lock).await?.run().await });
         // A guest that outlived the drain's deadline does not hold up the exit.
         runtime.shutdown_background();
         ended
@@ -79,6 +83,30 @@ pub fn serve(flags: Flags) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// From here on the process opens its data folder, binds its ports, and little else. It has one thread so far.
+fn enter_sandbox(config: &Config) -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        tracing::warn!(
+            "the node runs as root, which it does not need: start it as a user of its own that owns the data folder"
+        );
+    }
+    let ports = [config.public_listen.port(), config.admin_listen.port()];
+    let reads: Vec<&Path> = config.outbound.ca_file.as_deref().into_iter().collect();
+    let profile = process_sandbox::Profile::Node { data: &config.data, reads: &reads, ports: &ports };
+    let Some(in_force) = process_sandbox::apply(profile, config.process_sandbox)? else {
+        tracing::info!("process sandbox: off");
+        return Ok(());
+    };
+    let landlock = in_force.landlock.as_ref().map_or_else(String::clone, ToString::to_string);
+    let seccomp = in_force.seccomp.as_ref().unwrap_or_else(|missing| missing);
+    if in_force.landlock.is_ok() && in_force.seccomp.is_ok() {
+        tracing::info!(landlock, seccomp, "process sandbox: in force");
+    } else {
+        tracing::warn!(landlock, seccomp, "process sandbox: a part of it is missing");
+    }
+    Ok(())
 }
 
 /// Raises the soft limit on open files to the hard one.
@@ -118,8 +146,7 @@ struct Rooms {
 }
 
 impl Node {
-    async fn open(config: Config) -> Result<Self> {
-        let lock = lock_data(&config.data)?;
+    async fn open(config: Config, lock: File) -> Result<Self> {
         refuse_unfinished(&config.data)?;
         settle(&lock).with_context(|| format!("{} cannot be synced", config.data.display()))?;
         let keys = Keys::load_or_make(&config.data.join("keys"))?;
@@ -131,8 +158,12 @@ impl Node {
         let connected = Clients::new("connections", config.ingress.client_connections_max);
         let connections = (Connections::new(config.connections_max), connected);
         let (not_ready, gauges, counted) = (draining.clone(), rooms.clone(), connections.clone());
+        let refusals = rooms.metrics.clone();
         let state = Arc::new(AdminState {
             keys,
+            audit: Audit::new(rooms.store.clone(), config.audit),
+            failures: Failures::default(),
+            refused: Box::new(move |problem| refusals.admin_refused(problem)),
             store: rooms.store.clone(),
             directory: rooms.directory.clone(),
             catalog: rooms.catalog.clone(),
@@ -227,6 +258,7 @@ impl Rooms {
             bytes_max: plan.compile_bytes_max,
             bytes_charged: plan.compile_charge,
             cpu_time_max: config.compile_cpu_time_max,
+            sandbox: config.process_sandbox,
         };
         let compiler = Compiler::new(program, compiler_limits, memory.clone());
         let disk = Arc::new(Disk::of(config.data.clone(), config.disk_free_bytes_min));
@@ -332,6 +364,8 @@ fn start_database(config: &Config, program: &Path, lock: &File, memory: &Arc<Bud
     let stack_bytes = limits::DATABASE_STACK_BYTES as u64 * u64::from(threads);
     let recipe = ProcessRecipe {
         program: program.to_owned(),
+        folder: config.data.clone(),
+        sandbox: config.process_sandbox,
         processes,
         size: ProcessSize {
             threads,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use dormouse_tests::client::{Connection, Response};
-use dormouse_tests::{SharedNode, Stop, TestNode, guest, problem_of};
+use dormouse_tests::{Stop, TestNode, guest, problem_of};
 use serde_json::Value;
 
 use crate::{SHIPPED, TIGHT};
@@ -253,7 +253,7 @@ fn an_upload_needs_its_tenant_and_a_name() -> Result<()> {
 }
 
 /// The statuses of the admin API's calls for an `authorization` field, or for none.
-fn with_authorization(node: &SharedNode, tenant: &str, value: Option<&str>) -> Result<Vec<Response>> {
+fn with_authorization(node: &TestNode, tenant: &str, value: Option<&str>) -> Result<Vec<Response>> {
     let headers: Vec<(&str, &str)> = value.map(|value| ("authorization", value)).into_iter().collect();
     let tenant_path = format!("/v1/tenants/{tenant}");
     let calls = [
@@ -270,7 +270,8 @@ fn with_authorization(node: &SharedNode, tenant: &str, value: Option<&str>) -> R
 
 #[test]
 fn nothing_is_done_without_the_token() -> Result<()> {
-    let node = SHIPPED.node()?;
+    // A node of its own: wrong tokens are counted.
+    let node = TestNode::start()?;
     let tenant = node.tenant("hello")?;
     let token = node.token()?;
     let shortened = format!("Bearer {}", token.get(..token.len() - 1).context("an empty token")?);

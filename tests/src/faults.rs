@@ -55,10 +55,11 @@ impl Faults {
         self.folder.path().join("control")
     }
 
-    /// A node that has these faults.
+    /// A node that has these faults. The library's file lies where the sandbox of a node does not reach.
     #[must_use]
     pub fn node(&self) -> Builder {
         TestNode::builder()
+            .flag("--process-sandbox", "off")
             .env("LD_PRELOAD", self.library().display())
             .env("FAULT_FILE", self.control().display())
     }

@@ -145,6 +145,9 @@ impl Builder {
     /// When it does not come up.
     pub fn start_in(self, folder: &Path) -> Result<TestNode> {
         let (folder, logs) = (folder.to_owned(), Logs::default());
+        // The tests run as whoever runs them, on whatever kernel there is.
+        logs.expect("the node runs as root");
+        logs.expect("process sandbox: a part of it is missing");
         let running = Running::start(&self, &folder, &logs)?;
         Ok(TestNode { builder: self, folder, own_folder: None, logs, running: Some(running) })
     }

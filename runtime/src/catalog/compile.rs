@@ -1,6 +1,12 @@
 //! Compiling: in a process of its own, with limits on its memory and time, because a component can be made to
 //! compile for ever.
+//!
+//! Its standard input is the component and its standard output the file for the machine code: it opens nothing, and its
+//! sandbox lets it open nothing. What it says, it says on standard error: the world, or what is wrong.
 
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
@@ -11,7 +17,8 @@ use tokio::process::Command;
 use super::{CatalogError, bounds};
 use crate::limits;
 use crate::memory::{Budget, Charge, Exhausted};
-use crate::sandbox::{self, World};
+use crate::process_sandbox::{self, Insistence, Profile};
+use crate::sandbox::{self as guests, World};
 
 /// The subcommand of this program that [`compile_in_this_process`] is behind.
 const SUBCOMMAND: &str = "compile-component";
@@ -35,6 +42,8 @@ pub struct CompilerLimits {
     pub bytes_charged: u64,
     /// CPU time, in whole seconds.
     pub cpu_time_max: Duration,
+    /// How much it insists on its sandbox.
+    pub sandbox: Insistence,
 }
 
 impl Compiler {
@@ -50,18 +59,20 @@ impl Compiler {
 
     /// Compiles `component` to `output`, and tells the world that it is for.
     pub(super) async fn compile(&self, component: &Path, output: &Path) -> Result<World, CatalogError> {
+        let component = tokio::fs::File::open(component).await?.into_std().await;
+        let output = tokio::fs::File::options().write(true).open(output).await?.into_std().await;
         let process = Command::new(&self.program)
             .arg(SUBCOMMAND)
             .arg("--bytes-max")
             .arg(self.limits.bytes_max.to_string())
             .arg("--cpu-seconds-max")
             .arg(self.limits.cpu_time_max.as_secs().to_string())
-            .arg(component)
-            .arg(output)
+            .arg("--process-sandbox")
+            .arg(self.limits.sandbox.as_str())
             .env_clear()
             .env("RAYON_NUM_THREADS", threads(self.limits.bytes_max).to_string())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdin(component)
+            .stdout(output)
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
@@ -72,7 +83,7 @@ impl Compiler {
         let done = done?;
         let said = String::from_utf8_lossy(&done.stderr).trim().to_owned();
         match done.status.code() {
-            Some(0) => World::parse(String::from_utf8_lossy(&done.stdout).trim())
+            Some(0) => World::parse(&said)
                 .ok_or_else(|| CatalogError::Storage("the compiler named no world".to_owned())),
             Some(code) if code == i32::from(BAD_COMPONENT) => Err(CatalogError::Unsupported(said)),
             Some(code) => Err(CatalogError::Storage(format!("the compiler exited with {code}: {said}"))),
@@ -96,20 +107,18 @@ fn threads(bytes_max: u64) -> u64 {
     cores.min(bytes_max / limits::COMPILE_THREAD_BYTES).max(1)
 }
 
-/// What the compiler's process does: limits itself, compiles `component`, writes `output` and prints the world.
+/// What the compiler's process does: limits itself, and compiles what it is given.
 #[must_use]
-pub fn compile_in_this_process(
-    bytes_max: u64,
-    cpu_time_max: Duration,
-    component: &Path,
-    output: &Path,
-) -> ExitCode {
+pub fn compile_in_this_process(bytes_max: u64, cpu_time_max: Duration, sandbox: Insistence) -> ExitCode {
     let work = || -> anyhow::Result<Result<World, String>> {
         bounds::bind(bytes_max, cpu_time_max)?;
-        let component = std::fs::read(component)?;
-        match sandbox::compile(&component)? {
+        let (mut input, mut output) = (file_of(&std::io::stdin())?, file_of(&std::io::stdout())?);
+        process_sandbox::apply(Profile::Compiler, sandbox)?;
+        let mut component = Vec::new();
+        input.read_to_end(&mut component)?;
+        match guests::compile(&component)? {
             Ok(code) => {
-                std::fs::write(output, code.bytes)?;
+                output.write_all(&code.bytes)?;
                 Ok(Ok(code.world))
             }
             Err(reason) => Ok(Err(reason)),
@@ -117,7 +126,7 @@ pub fn compile_in_this_process(
     };
     match work() {
         Ok(Ok(world)) => {
-            println!("{world}");
+            eprintln!("{world}");
             ExitCode::SUCCESS
         }
         Ok(Err(reason)) => {
@@ -129,4 +138,9 @@ pub fn compile_in_this_process(
             ExitCode::FAILURE
         }
     }
+}
+
+/// A standard stream without its buffer.
+fn file_of(stream: &impl AsFd) -> std::io::Result<File> {
+    Ok(File::from(stream.as_fd().try_clone_to_owned()?))
 }

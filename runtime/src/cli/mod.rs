@@ -6,6 +6,7 @@
 //! and exit code 1, or 2 for arguments that make no sense.
 
 mod address;
+mod audit;
 mod backup;
 mod client;
 mod completions;
@@ -16,6 +17,7 @@ mod dev;
 mod local;
 mod new;
 mod output;
+mod probe;
 mod progress;
 mod project;
 mod restore;
@@ -24,6 +26,7 @@ mod sql;
 mod table;
 mod tenant;
 mod text;
+mod token;
 mod variable;
 
 use std::path::PathBuf;
@@ -37,6 +40,7 @@ use rustix::process::Signal;
 use crate::config::Flags;
 use crate::database::ProcessSize;
 use crate::limits;
+use crate::process_sandbox::Insistence;
 use output::OutputClosed;
 
 /// A serverless function runtime for one box: a WebAssembly component and a database per tenant.
@@ -65,6 +69,10 @@ enum Command {
     Tenant(tenant::TenantArgs),
     /// Set, list and unset variables and secrets that functions read
     Variable(variable::VariableArgs),
+    /// Create, list and revoke tokens of the admin API
+    Token(token::TokenArgs),
+    /// Show who changed what through the admin API
+    Audit(audit::AuditArgs),
     /// Make a project: a function, its tests and the SDK
     New(new::NewArgs),
     /// Compile the functions of a project to components
@@ -84,7 +92,7 @@ enum Command {
     /// Print a script that completes commands and flags in a shell
     Completions(completions::CompletionsArgs),
     /// Compile a component to machine code within limits (the server calls this)
-    #[command(hide = true, after_help = "Example:\n  dormouse compile-component in.wasm out.cwasm")]
+    #[command(hide = true, after_help = "Example:\n  dormouse compile-component < in.wasm > out.cwasm")]
     CompileComponent {
         /// Address space that it may take, in bytes
         #[arg(long, default_value_t = limits::COMPILE_BYTES_MAX)]
@@ -92,10 +100,9 @@ enum Command {
         /// CPU time that it may take, in seconds
         #[arg(long, default_value_t = limits::COMPILE_CPU_TIME_MAX.as_secs())]
         cpu_seconds_max: u64,
-        /// The component
-        component: PathBuf,
-        /// Where the machine code goes
-        output: PathBuf,
+        /// How much it insists on its sandbox
+        #[arg(long, default_value = "best-effort")]
+        process_sandbox: Insistence,
     },
     /// Run tenants' SQL in a process of its own (the server calls this)
     #[command(hide = true, after_help = "Example:\n  dormouse serve --database-processes 2")]
@@ -109,7 +116,19 @@ enum Command {
         /// Address space that it may take, in bytes
         #[arg(long)]
         address_bytes: u64,
+        /// How much it insists on its sandbox
+        #[arg(long)]
+        process_sandbox: Insistence,
+        /// Where all databases lie
+        #[arg(long)]
+        folder: PathBuf,
     },
+    /// Enter the sandbox of a process and tell what can still be done in it (the tests call this)
+    #[command(
+        hide = true,
+        after_help = "Example:\n  dormouse probe-sandbox compiler data --elsewhere /etc/passwd"
+    )]
+    ProbeSandbox(probe::ProbeArgs),
 }
 
 #[derive(Debug, Args)]
@@ -129,16 +148,19 @@ struct ServeArgs {
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(args) => return serve(args),
-        Command::CompileComponent { bytes_max, cpu_seconds_max, component, output } => {
+        Command::CompileComponent { bytes_max, cpu_seconds_max, process_sandbox } => {
             let cpu_time_max = Duration::from_secs(cpu_seconds_max);
-            return crate::catalog::compile_in_this_process(bytes_max, cpu_time_max, &component, &output);
+            return crate::catalog::compile_in_this_process(bytes_max, cpu_time_max, process_sandbox);
         }
-        Command::DatabaseProcess { threads, memory_bytes, address_bytes } => {
+        Command::DatabaseProcess { threads, memory_bytes, address_bytes, process_sandbox, folder } => {
             let size = ProcessSize { threads, memory_bytes, address_bytes };
-            return crate::database::serve_in_this_process(size);
+            return crate::database::serve_in_this_process(size, &folder, process_sandbox);
         }
+        Command::ProbeSandbox(args) => probe::run(&args),
         Command::Tenant(args) => tenant::run(&args),
         Command::Variable(args) => variable::run(&args),
+        Command::Token(args) => token::run(&args),
+        Command::Audit(args) => audit::run(&args),
         Command::New(args) => new::run(&args),
         Command::Build(args) => project::run_build(&args),
         Command::Deploy(args) => deploy::run(&args),

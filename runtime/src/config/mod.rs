@@ -18,10 +18,12 @@ use sources::Reader;
 pub use sources::{ConfigError, Flags};
 
 use crate::admission::{Policy, Rate};
+use crate::control::AuditPolicy;
 use crate::limits;
 use crate::listener::{ClientIpHeader, TrustedProxies};
 use crate::network::Networks;
 use crate::outbound;
+use crate::process_sandbox::Insistence;
 use crate::routing::BaseDomain;
 use crate::sandbox::{GuestLimits, LeastRate, PoolSize};
 use crate::telemetry::LogFormat;
@@ -44,6 +46,8 @@ pub struct Config {
     pub proxies: Option<Arc<TrustedProxies>>,
     /// What the node's memory is used for.
     pub memory: MemoryPlan,
+    /// How much the process insists on its own sandbox.
+    pub process_sandbox: Insistence,
     /// How log lines are written.
     pub log_format: LogFormat,
     /// Which log events are written: a filter of `tracing-subscriber`.
@@ -86,6 +90,8 @@ pub struct Config {
     pub tenants: TenantPolicy,
     /// What holds for the requests that guests send.
     pub outbound: outbound::Policy,
+    /// How much of the audit log is kept.
+    pub audit: AuditPolicy,
     /// How long a drain waits for requests in flight.
     pub drain_deadline: Duration,
 }
@@ -126,6 +132,7 @@ impl Config {
         let public_url = r.text("public_url");
         let base_domain = r.optional("base_domain");
         let proxies = Self::read_proxies(r);
+        let process_sandbox = r.value("process_sandbox", Insistence::BestEffort);
         let log_format = r.value("log_format", LogFormat::Auto);
         let log_level = r.text("log_level").unwrap_or_else(|| "info".to_owned());
         let memory = Self::read_memory(r);
@@ -157,6 +164,8 @@ impl Config {
         let statement_grace = r.milliseconds("statement_grace_ms", 100, limits::STATEMENT_GRACE);
         let tenants = Self::read_tenants(r, spoken.map_or(0, |spoken| spoken.park_memory_bytes_max));
         let outbound = Self::read_outbound(r);
+        let audit_entries_max = r.at_least("audit_entries_max", 1, limits::AUDIT_ENTRIES_MAX);
+        let audit_days_max = r.at_least("audit_days_max", 1, limits::AUDIT_DAYS_MAX);
         let drain_deadline = r.milliseconds("drain_deadline_ms", 0, limits::DRAIN_DEADLINE);
         Some(Self {
             data: data?,
@@ -166,6 +175,7 @@ impl Config {
             base_domain: base_domain?,
             proxies: proxies?.map(Arc::new),
             memory: plan?,
+            process_sandbox: process_sandbox?,
             log_format: log_format?,
             log_level,
             connections_max: spoken?.connections_max,
@@ -192,6 +202,7 @@ impl Config {
             statement_grace: statement_grace?,
             tenants: tenants?,
             outbound: outbound?,
+            audit: AuditPolicy { entries_max: audit_entries_max?, days_max: audit_days_max? },
             drain_deadline: drain_deadline?,
         })
     }

@@ -56,6 +56,8 @@ settings! {
     client_ip_header,
     /// Memory of the node, such as 256MB or 4GiB; limits below are by default what fits [default: all there is]
     memory,
+    /// Landlock and seccomp for the process: required, best-effort or off [default: best-effort]
+    process_sandbox,
     /// auto, text or json [default: auto]
     log_format,
     /// Which log events are written [default: info]
@@ -143,6 +145,10 @@ settings! {
     outbound_first_byte_time_max_ms,
     /// How long the response may pause [default: 10000]
     outbound_between_bytes_time_max_ms,
+    /// Entries of the audit log for the node's own tokens, and a hundredth for each tenant's [default: 100000]
+    audit_entries_max,
+    /// Days that an entry of the audit log is kept [default: 365]
+    audit_days_max,
     /// How long a shutdown waits for requests in flight [default: 25000]
     drain_deadline_ms,
 }

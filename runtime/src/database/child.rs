@@ -6,6 +6,7 @@
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 
@@ -14,11 +15,12 @@ use rustix::thread::gettid;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::frame::{self, Incoming};
-use super::memory::{give_back_unused, grant_from};
+use super::memory::{give_back_unused, grant_from, start_allocator_thread};
 use super::message::{Command, SessionId};
 use super::worker::{self, Answer, IDLE_AFTER, Slots};
 use crate::limits;
 use crate::memory::Budget;
+use crate::process_sandbox::{self, Insistence, Profile};
 
 /// How much sooner than its node the kernel ends it when memory is out, of 1,000.
 const OOM_SCORE: i32 = 500;
@@ -36,8 +38,8 @@ pub struct ProcessSize {
 
 /// What a database process does from its start to its end.
 #[must_use]
-pub fn serve_in_this_process(size: ProcessSize) -> ExitCode {
-    match serve(size) {
+pub fn serve_in_this_process(size: ProcessSize, folder: &Path, sandbox: Insistence) -> ExitCode {
+    match serve(size, folder, sandbox) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("a database process fails: {error}");
@@ -46,12 +48,14 @@ pub fn serve_in_this_process(size: ProcessSize) -> ExitCode {
     }
 }
 
-fn serve(size: ProcessSize) -> io::Result<()> {
+fn serve(size: ProcessSize, folder: &Path, sandbox: Insistence) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     outlive_signals()?;
     end_before_the_node()?;
     bound(Resource::Core, 0)?;
     bound(Resource::As, size.address_bytes)?;
+    process_sandbox::apply(Profile::Database { folder }, sandbox).map_err(io::Error::other)?;
+    start_allocator_thread();
     let mut control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     // While this process lives, no other node may start on the folder.
     let _lock = frame::receive_descriptor(&control)?;
@@ -104,7 +108,11 @@ fn outlive_signals() -> io::Result<()> {
 fn end_before_the_node() -> io::Result<()> {
     const FILE: &str = "/proc/self/oom_score_adj";
     let own: i32 = std::fs::read_to_string(FILE)?.trim().parse().map_err(io::Error::other)?;
-    std::fs::write(FILE, (own + OOM_SCORE).min(1_000).to_string())
+    match std::fs::write(FILE, (own + OOM_SCORE).min(1_000).to_string()) {
+        // The sandbox of a node that runs as root: much of what lies there is the whole machine's.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
+        written => written,
+    }
 }
 
 fn bound(resource: Resource, limit: u64) -> io::Result<()> {

@@ -229,6 +229,18 @@ fn empty_stack() {
     }
 }
 
+/// Lets the allocator give memory back by a thread of its own. Left to itself it would start that before `main`, and a
+/// sandbox that a process enters later would not hold for it.
+pub fn start_allocator_thread() {
+    let nothing = std::ptr::null_mut();
+    let mut on = true;
+    // SAFETY: the control takes one bool, which outlives the call; without the thread memory is given back later.
+    unsafe {
+        let (value, bytes) = ((&raw mut on).cast(), std::mem::size_of::<bool>());
+        tikv_jemalloc_sys::mallctl(c"background_thread".as_ptr(), nothing, nothing.cast(), value, bytes);
+    }
+}
+
 /// Tells the allocator to do something: <https://jemalloc.net/jemalloc.3.html>. 4096 stands for all arenas.
 fn control(name: &CStr) {
     let nothing = std::ptr::null_mut();

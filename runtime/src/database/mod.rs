@@ -37,6 +37,7 @@ mod worker;
 
 pub use cached::forget_cached;
 pub use child::{ProcessSize, serve_in_this_process};
+pub use memory::start_allocator_thread;
 pub use message::{
     Change, Command, DatabaseError, Executed, Extent, FilePart, Owner, Profile, Reply, Rows, SessionId, Value,
 };

@@ -35,6 +35,7 @@ use super::message::{Command, DatabaseError, Home, Owner, SessionId};
 use super::queue::{self, Receiver, Sender};
 use super::threads::waits_for_disk;
 use super::worker::{Answer, COMMANDS_PER_SESSION, Job, lock};
+use crate::process_sandbox::Insistence;
 
 /// The subcommand of this program that [`super::serve_in_this_process`] is behind.
 const SUBCOMMAND: &str = "database-process";
@@ -56,6 +57,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 pub struct Recipe {
     /// This program.
     pub program: PathBuf,
+    /// Where all databases lie.
+    pub folder: PathBuf,
+    /// How much each process insists on its sandbox.
+    pub sandbox: Insistence,
     /// How many.
     pub processes: u32,
     /// What each may take.
@@ -338,6 +343,9 @@ impl Keeper {
             .args(["--threads", &size.threads.to_string()])
             .args(["--memory-bytes", &size.memory_bytes.to_string()])
             .args(["--address-bytes", &size.address_bytes.to_string()])
+            .args(["--process-sandbox", self.recipe.sandbox.as_str()])
+            .arg("--folder")
+            .arg(&self.recipe.folder)
             .process_group(0)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())

@@ -383,7 +383,11 @@ pub(super) fn keep(unfinished: &Path, path: &Path) -> std::io::Result<()> {
 fn keep_names(path: &Path) -> std::io::Result<()> {
     make_wal(path)?;
     // Another database may have been made in a new folder that is not on disk yet: each is synced for each file.
-    path.ancestors().skip(1).take(FOLDERS_SYNCED).try_for_each(sync)
+    path.ancestors().skip(1).take(FOLDERS_SYNCED).try_for_each(|folder| match sync(folder) {
+        // What is above the data folder is not this process's to open, and no name in it is new.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
+    })
 }
 
 /// Makes the empty WAL of a database. It stays for good, so that its name is synced once and not with each first

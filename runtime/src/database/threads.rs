@@ -65,7 +65,7 @@ impl Threads {
                 desk.thread.get_or_init(gettid);
                 pool.work(&desk, &seat);
                 lock(&pool.desks).retain(|other| !Arc::ptr_eq(other, &desk));
-                empty_thread_cache();
+                give_back_unused();
             })
             .map(drop)
     }

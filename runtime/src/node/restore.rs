@@ -17,6 +17,7 @@ use crate::control::{self, Keys};
 use crate::database::Database;
 use crate::limits;
 use crate::memory::Budget;
+use crate::process_sandbox::Insistence;
 use crate::sandbox::{GuestLimits, PoolSize, Sandbox};
 use crate::tenant;
 
@@ -141,6 +142,7 @@ impl Restore<'_> {
             bytes_max: limits::COMPILE_BYTES_MAX,
             bytes_charged: 0,
             cpu_time_max: limits::COMPILE_CPU_TIME_MAX,
+            sandbox: Insistence::BestEffort,
         };
         let compiler = Compiler::new(std::env::current_exe()?, compiler_limits, memory);
         let artifacts = Artifacts::new(self.data.join("artifacts"), keys.artifacts);

@@ -39,6 +39,18 @@ pub const REFUSALS_LOG_INTERVAL: Duration = Duration::from_secs(60);
 pub const ADMIN_CONNECTIONS_MAX: u32 = 64;
 /// Of these, those of one client address.
 pub const ADMIN_CLIENT_CONNECTIONS_MAX: u32 = 48;
+/// Wrong tokens that one address may send at once: a command with an old token in its environment sends a few.
+pub const TOKEN_FAILURES_AT_ONCE: u32 = 100;
+/// How long it then waits for each further one.
+pub const TOKEN_FAILURE_REFILL: Duration = Duration::from_secs(6);
+/// Addresses whose wrong tokens are counted; some 50 bytes of memory each.
+pub const TOKEN_FAILURE_ADDRESSES_MAX: usize = 4_096;
+/// Entries of the audit log for what the node's own tokens did: some 200 bytes each.
+pub const AUDIT_ENTRIES_MAX: u64 = 100_000;
+/// How old an entry of the audit log may become.
+pub const AUDIT_DAYS_MAX: u64 = 365;
+/// Tokens of the admin API that hold at the same time: one for each of many tenants.
+pub const TOKENS_MAX: i64 = 10_000;
 
 /// Streams that one connection of HTTP/2 may have open.
 pub const H2_STREAMS_MAX: u32 = 100;

@@ -12,7 +12,7 @@ use dormouse_tests::root;
 /// The rooms from the outside in, and which others each may name.
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
-    ("cli", &["backup", "catalog", "config", "database", "manifest", "node", "toolchain"]),
+    ("cli", &["backup", "catalog", "config", "database", "manifest", "node", "process_sandbox", "toolchain"]),
     (
         "node",
         &[
@@ -26,6 +26,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "listener",
             "manifest",
             "outbound",
+            "process_sandbox",
             "sandbox",
             "telemetry",
             "tenant",
@@ -33,7 +34,20 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("backup", &["catalog", "control", "database", "tenant"]),
     // Settings become the policies that these rooms define.
-    ("config", &["admission", "listener", "outbound", "routing", "sandbox", "telemetry", "tenant"]),
+    (
+        "config",
+        &[
+            "admission",
+            "control",
+            "listener",
+            "outbound",
+            "process_sandbox",
+            "routing",
+            "sandbox",
+            "telemetry",
+            "tenant",
+        ],
+    ),
     (
         "edge",
         &[
@@ -49,15 +63,16 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("control", &["catalog", "database", "listener", "manifest", "routing", "telemetry", "tenant"]),
-    ("catalog", &["sandbox", "telemetry"]),
+    ("catalog", &["process_sandbox", "sandbox", "telemetry"]),
     ("sandbox", &["admission", "database", "outbound", "telemetry", "tenant"]),
     ("outbound", &["manifest", "telemetry"]),
     ("tenant", &["database", "telemetry"]),
-    ("database", &[]),
+    ("database", &["process_sandbox"]),
     ("admission", &[]),
     ("routing", &[]),
     ("listener", &["telemetry"]),
     ("telemetry", &[]),
+    ("process_sandbox", &[]),
     ("toolchain", &[]),
     ("manifest", &[]),
     ("disk", &[]),
@@ -118,7 +133,9 @@ const CONFINED: &[(&str, &[&str])] = &[
     // In `config`: a level is checked by who will read it.
     ("tracing_subscriber", &["telemetry/", "config/mod.rs"]),
     ("tikv_jemallocator", &["main.rs"]),
-    ("libc", &["catalog/bounds.rs", "database/memory.rs"]),
+    ("landlock", &["process_sandbox/"]),
+    ("libc", &["catalog/bounds.rs", "database/memory.rs", "process_sandbox/calls.rs"]),
+    ("seccompiler", &["process_sandbox/"]),
     ("hmac", &["catalog/"]),
     ("subtle", &["control/"]),
     // In `sandbox`: starting the engine, where wasmtime's own error has no other form. In `catalog`: the `main` of the
@@ -159,6 +176,8 @@ const CONFINED_TEXTS: &[(&str, &[&str])] = &[
     ("process::exit", &[]),
     ("Command::new", &["catalog/compile.rs", "cli/", "toolchain/"]),
     ("Program::new", &["database/process.rs"]),
+    // A route of the admin door says what it needs of a token.
+    (".route(", &["control/routes.rs"]),
     (".unwrap()", &[]),
     (".expect(", &[]),
     ("panic!(", &[]),

@@ -16,6 +16,7 @@ macro_rules! in_both_worlds {
 }
 
 mod admin;
+mod audit;
 mod backup;
 mod bad_input;
 mod cli;
@@ -48,6 +49,7 @@ mod origin;
 mod outbound;
 mod packaging;
 mod parking;
+mod process;
 mod project;
 mod proxies;
 mod qrcards;
@@ -59,6 +61,7 @@ mod small_machine;
 mod snapshot;
 mod streams;
 mod templates;
+mod tokens;
 mod upload;
 mod values;
 mod variables;

@@ -1,6 +1,6 @@
-//! The container image and the Fly machine agree with each other and with the repository.
+//! The container image, the Fly machine and the unit file agree with each other and with the repository.
 //!
-//! No container engine is needed: the two files are read, and what one says is looked up in the other.
+//! No container engine is needed: the files are read, and what one says is looked up in the others.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -229,5 +229,56 @@ fn the_image_is_built_by_the_toolchain_of_the_repository() -> Result<()> {
         |image: &str| image.split([':', '-', ' ']).find(|part| *part == "bookworm").map(str::to_owned);
     let ran = images.last().and_then(|image| debian(image));
     ensure!(ran.is_some() && ran == debian(build), "the binary is built on one Debian and run on another");
+    Ok(())
+}
+
+/// What the unit file sets, key by key; lines that have the same key are joined.
+fn unit() -> Result<std::collections::BTreeMap<String, String>> {
+    let mut settings = std::collections::BTreeMap::<String, String>::new();
+    for line in text("docs/dormouse.service")?.lines().filter(|line| !line.starts_with('#')) {
+        if let Some((key, value)) = line.split_once('=') {
+            let joined = settings.entry(key.to_owned()).or_default();
+            joined.push_str(if joined.is_empty() { "" } else { " " });
+            joined.push_str(value);
+        }
+    }
+    Ok(settings)
+}
+
+#[test]
+fn the_unit_starts_a_server_that_is_not_root() -> Result<()> {
+    let unit = unit()?;
+    let setting = |key: &str| unit.get(key).map(String::as_str).with_context(|| format!("no {key}"));
+    assert_eq!(setting("DynamicUser")?, "yes");
+    assert_eq!(setting("NoNewPrivileges")?, "yes");
+    assert_eq!(setting("ProtectSystem")?, "strict");
+    assert_eq!(setting("CapabilityBoundingSet")?, "");
+    ensure!(!unit.contains_key("MemoryDenyWriteExecute"), "compiled components could not be mapped");
+    let data = format!("/var/lib/{}", setting("StateDirectory")?);
+    assert_eq!(setting("ExecStart")?, format!("/usr/local/bin/dormouse serve --data {data}"));
+    let seconds: u64 = setting("TimeoutStopSec")?.parse()?;
+    ensure!(Duration::from_secs(seconds) > dormouse::limits::DRAIN_DEADLINE + Duration::from_secs(4));
+
+    // The server knows its settings, and its limit of descriptors is enough for the shipped ones.
+    let (name, value) = setting("Environment")?.split_once('=').context("no variable")?;
+    let descriptors = setting("LimitNOFILE")?.parse()?;
+    TestNode::builder().env(name, value).descriptors_max(descriptors).start()?;
+    Ok(())
+}
+
+#[test]
+fn the_unit_is_one_that_systemd_understands() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let program = dormouse_tests::binary()?.display().to_string();
+    let unit = text("docs/dormouse.service")?.replace("/usr/local/bin/dormouse", &program);
+    let file = folder.path().join("dormouse.service");
+    fs::write(&file, unit)?;
+    let Ok(checked) = std::process::Command::new("systemd-analyze").arg("verify").arg(&file).output() else {
+        println!("skipped: there is no systemd-analyze");
+        return Ok(());
+    };
+    let said = String::from_utf8_lossy(&checked.stderr);
+    let about_it: Vec<_> = said.lines().filter(|line| line.contains("dormouse")).collect();
+    ensure!(checked.status.success() && about_it.is_empty(), "{said}");
     Ok(())
 }

@@ -122,6 +122,26 @@ impl Client {
         self.answer(self.with_token(self.agent.get(self.url(path))).call())
     }
 
+    /// All elements of the list `name`, page by page. `path` says how many are asked for at once.
+    pub(super) fn all(&self, name: &str, path: &str) -> anyhow::Result<Vec<Value>> {
+        let mut all = Vec::new();
+        let mut after = String::new();
+        loop {
+            let mut page = self.get(&format!("{path}{after}"))?;
+            let Some(Value::Array(mut found)) = page.get_mut(name).map(Value::take) else {
+                bail!("the node's answer has no `{name}`; is this program older than the node?");
+            };
+            // An empty page ends the list whatever `next` says.
+            let progress = !found.is_empty();
+            all.append(&mut found);
+            match page.get("next").and_then(Value::as_str) {
+                Some(next) if progress && is_plain(next) => after = format!("&after={next}"),
+                Some(next) if progress => bail!("the node names {next:?} as its next page"),
+                _ => return Ok(all),
+            }
+        }
+    }
+
     /// `POST`s JSON.
     pub(super) fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.answer(self.with_token(self.agent.post(self.url(path))).send_json(body))
@@ -250,7 +270,9 @@ impl Client {
             None => format!("{} answered without a reason; is it the admin address of a node?", self.node),
         };
         let hint = match (status, member("request_id")) {
-            (StatusCode::UNAUTHORIZED, _) => format!("; the token {} is not this node's", self.token_source),
+            (StatusCode::UNAUTHORIZED, _) => {
+                format!("; the token {} is not one of this node's", self.token_source)
+            }
             (_, Some(id)) => format!(", request {id}"),
             (_, None) => String::new(),
         };
@@ -287,6 +309,11 @@ impl Form {
     }
 }
 
+/// Whether a text can stand in an address as it is, as names and ids can.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
 /// No redirects and no proxy: the token is for the node alone.
 fn agent() -> Agent {
     Agent::config_builder()
@@ -320,7 +347,7 @@ mod tests {
     #[test]
     fn a_wrong_token_is_told_with_its_place() -> anyhow::Result<()> {
         let told = client("t")?.refusal(StatusCode::UNAUTHORIZED, br#"{"title":"Unauthorized"}"#).to_string();
-        assert_eq!(told, "Unauthorized (HTTP 401; the token in T is not this node's)");
+        assert_eq!(told, "Unauthorized (HTTP 401; the token in T is not one of this node's)");
         Ok(())
     }
 

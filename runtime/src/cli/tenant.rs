@@ -139,7 +139,7 @@ fn is_conflict(error: &anyhow::Error) -> bool {
 }
 
 fn list(client: &Client, as_json: bool) -> anyhow::Result<()> {
-    let tenants = all(client)?;
+    let tenants = client.all("tenants", &format!("/v1/tenants?limit={PAGE_TENANTS}"))?;
     if as_json {
         return output::lines(&text::escaped_json(&json!({ "tenants": tenants, "next": null })));
     }
@@ -148,25 +148,6 @@ fn list(client: &Client, as_json: bool) -> anyhow::Result<()> {
     output::lines(&table::layout(&["name", "created", "database"], &rows).join("\n"))?;
     output::note(&text::count(rows.len() as u64, "tenant"));
     Ok(())
-}
-
-/// All tenants, page by page.
-fn all(client: &Client) -> anyhow::Result<Vec<Value>> {
-    let mut tenants = Vec::new();
-    let mut after = String::new();
-    loop {
-        let mut page = client.get(&format!("/v1/tenants?limit={PAGE_TENANTS}{after}"))?;
-        let Some(Value::Array(mut found)) = page.get_mut("tenants").map(Value::take) else {
-            bail!("the node's list of tenants has no `tenants`; is this program older than the node?");
-        };
-        // An empty page ends the list whatever `next` says.
-        let progress = !found.is_empty();
-        tenants.append(&mut found);
-        match page.get("next").and_then(Value::as_str) {
-            Some(next) if progress => after = format!("&after={}", next.parse::<TenantName>()?),
-            _ => return Ok(tenants),
-        }
-    }
 }
 
 fn show(client: &Client, name: &TenantName, as_json: bool) -> anyhow::Result<()> {

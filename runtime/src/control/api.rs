@@ -10,21 +10,26 @@ use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
 use http::StatusCode;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Bytes, Incoming};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tower::ServiceExt as _;
 
+use super::access::{Access, Needs, OfTenant};
+use super::audit::{Audit, about};
+use super::audit_api;
 use super::database_api;
 use super::directory::Directory;
 use super::extract::{Checked, PathOf, QueryOf};
+use super::failures::Failures;
+use super::keys::Keys;
 use super::reply::ApiError;
+use super::routes::Routes;
 use super::store::{FunctionRow, Store, StoreError, TenantRow};
-use super::token::Keys;
+use super::tokens_api;
 use super::upload::{self, Upload};
 use super::values;
 use super::variables::{Scope, Variables};
@@ -38,7 +43,7 @@ use crate::memory::Budget;
 use crate::name::{FunctionName, Id, TenantName, VariableName};
 use crate::request_id::{self, RequestId};
 use crate::routing::BaseDomain;
-use crate::telemetry::{RequestContext, in_current_request};
+use crate::telemetry::RequestContext;
 use crate::tenant::{DatabaseKey, Made, Quarantine, Recovery, State as TenantState, Suspension, Tenants};
 
 /// How long a JSON body may take to arrive.
@@ -49,8 +54,10 @@ const JSON_BYTES_MAX: usize = 1 << 20;
 
 /// What the admin door works with.
 pub struct AdminState {
-    /// Checks tokens.
+    /// Checks the operator's token.
     pub keys: Keys,
+    /// Who changed what.
+    pub audit: Audit,
     /// The control data.
     pub store: Arc<Store>,
     /// Forgets what changes.
@@ -77,6 +84,10 @@ pub struct AdminState {
     pub base_domain: Option<BaseDomain>,
     /// Whether the node takes requests.
     pub is_ready: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Wrong tokens.
+    pub failures: Failures,
+    /// Counts a request that was refused, by the name of its problem.
+    pub refused: Box<dyn Fn(&'static str) + Send + Sync>,
     /// The metrics as text.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
 }
@@ -98,44 +109,45 @@ impl AdminDoor {
 impl Door for AdminDoor {
     type Body = Body;
 
-    async fn answer(&self, request: http::Request<Incoming>, _: Peer) -> Response {
+    async fn answer(&self, mut request: http::Request<Incoming>, peer: Peer) -> Response {
+        request.extensions_mut().insert(peer);
         let Ok(response) = self.0.clone().oneshot(request.map(Body::new)).await;
         response
     }
 }
 
 fn router(state: Arc<AdminState>) -> Router {
-    let api = Router::new()
-        .route("/v1/node", get(node))
-        .route("/v1/node/database", get(database_api::export_control))
-        .route("/v1/tenants", get(list).post(create))
-        .route("/v1/tenants/{tenant}", get(show).delete(delete))
-        .route("/v1/tenants/{tenant}/functions/{function}", put(deploy))
-        .route("/v1/tenants/{tenant}/database", get(database_api::export).put(database_api::import))
-        .route("/v1/tenants/{tenant}/database/revert", post(database_api::revert))
-        .route("/v1/tenants/{tenant}/sql", post(sql))
-        .route("/v1/tenants/{tenant}/recover", post(recover))
-        .route("/v1/tenants/{tenant}/variables", get(variables_api::list))
-        .route(
-            "/v1/tenants/{tenant}/variables/{variable}",
-            put(variables_api::set).delete(variables_api::unset),
-        )
-        .fallback(|| async { ApiError::NotFound })
-        .method_not_allowed_fallback(|| async { ApiError::NotFound })
-        .layer(axum::middleware::from_fn(to_the_end))
-        .layer(axum::middleware::from_fn_with_state(state.clone(), keep_room))
-        .layer(axum::middleware::from_fn_with_state(state.clone(), authorize));
-    Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .fallback_service(api.with_state(state.clone()))
+    use Access::{Full, Read};
+    use Needs::{Node, Tenant, Token};
+    Routes::new(state)
+        .open("/healthz", || async { "ok\n" })
+        .open("/readyz", ready)
+        .open("/metrics", metrics)
+        .get("/v1/node", Token, node)
+        .get("/v1/node/database", Node(Read), database_api::export_control)
+        .get("/v1/audit", Node(Read), audit_api::list)
+        .get("/v1/tokens", Node(Read), tokens_api::list)
+        .post("/v1/tokens", Node(Full), tokens_api::create)
+        .delete("/v1/tokens/{token}", Node(Full), tokens_api::revoke)
+        .get("/v1/tenants", Node(Read), list)
+        .post("/v1/tenants", Node(Full), create)
+        .get("/v1/tenants/{tenant}", Tenant(Read), show)
+        .delete("/v1/tenants/{tenant}", Node(Full), delete)
+        .put("/v1/tenants/{tenant}/functions/{function}", Tenant(Full), deploy)
+        .get("/v1/tenants/{tenant}/database", Tenant(Read), database_api::export)
+        .put("/v1/tenants/{tenant}/database", Tenant(Full), database_api::import)
+        .post("/v1/tenants/{tenant}/database/revert", Tenant(Full), database_api::revert)
+        .post("/v1/tenants/{tenant}/sql", Tenant(Full), sql)
+        .post("/v1/tenants/{tenant}/recover", Node(Full), recover)
+        .get("/v1/tenants/{tenant}/variables", Tenant(Read), variables_api::list)
+        .put("/v1/tenants/{tenant}/variables/{variable}", Tenant(Full), variables_api::set)
+        .delete("/v1/tenants/{tenant}/variables/{variable}", Tenant(Full), variables_api::unset)
+        .into_router()
         .layer(axum::middleware::from_fn(identify))
-        .with_state(state)
 }
 
 /// While the disk is nearly full, only what reads or frees is done. Statements are looked at by themselves.
-async fn keep_room(State(state): Shared, request: Request, next: Next) -> Response {
+pub(super) async fn keep_room(State(state): Shared, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let is_allowed = request.method().is_safe()
         || request.method() == http::Method::DELETE
@@ -147,15 +159,6 @@ async fn keep_room(State(state): Shared, request: Request, next: Next) -> Respon
     next.run(request).await
 }
 
-/// Carries a request out to its end, whether its client waits or not: a change of the control data and what follows
-/// from it must not be torn apart.
-async fn to_the_end(request: Request, next: Next) -> Response {
-    match tokio::spawn(in_current_request(next.run(request))).await {
-        Ok(response) => response,
-        Err(error) => ApiError::Internal(error.to_string()).into_response(),
-    }
-}
-
 /// Gives each request an id, which its response and its log lines carry.
 async fn identify(request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers());
@@ -163,18 +166,6 @@ async fn identify(request: Request, next: Next) -> Response {
     let mut response = context.scope(next.run(request)).await;
     response.headers_mut().insert(request_id::HEADER, id.header_value());
     response
-}
-
-async fn authorize(State(state): Shared, request: Request, next: Next) -> Response {
-    let token = request
-        .headers()
-        .get(AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer "));
-    match token {
-        Some(token) if state.keys.is_admin(token) => next.run(request).await,
-        Some(_) | None => ApiError::Unauthorized.into_response(),
-    }
 }
 
 async fn ready(State(state): Shared) -> (StatusCode, &'static str) {
@@ -207,10 +198,16 @@ struct NewTenant {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Page {
+pub(super) struct Page {
     #[serde(default)]
-    after: String,
+    pub after: String,
     limit: Option<u32>,
+}
+
+impl Page {
+    pub(super) fn limit(&self) -> u32 {
+        self.limit.unwrap_or(100).clamp(1, 1_000)
+    }
 }
 
 #[derive(Serialize)]
@@ -233,6 +230,7 @@ async fn create(State(state): Shared, request: Request) -> Answer<Response> {
     let name: TenantName = name.parse()?;
     let new_id = || Id::random().map_err(|error| ApiError::Internal(error.to_string()));
     let key = DatabaseKey { tenant: new_id()?, environment: new_id()?, generation: 1 };
+    about(|| format!("tenant {name} {}", key.tenant.as_str()));
     let row = state.store.create_tenant(&name, &key).await?;
     tracing::info!(tenant = %name, "tenant created");
     let view =
@@ -241,7 +239,7 @@ async fn create(State(state): Shared, request: Request) -> Answer<Response> {
 }
 
 async fn list(State(state): Shared, Checked(Query(page)): QueryOf<Page>) -> Answer<Json<serde_json::Value>> {
-    let limit = page.limit.unwrap_or(100).clamp(1, 1_000);
+    let limit = page.limit();
     let rows = state.store.tenants(&page.after, limit).await?;
     let next = rows.last().filter(|_| rows.len() == limit as usize).map(|row| row.name.clone());
     let quarantined = state.tenants.quarantined();
@@ -249,10 +247,10 @@ async fn list(State(state): Shared, Checked(Query(page)): QueryOf<Page>) -> Answ
     Ok(Json(json!({"tenants": tenants, "next": next})))
 }
 
-pub(super) async fn find(state: &AdminState, name: &str) -> Answer<(TenantName, TenantRow)> {
+pub(super) async fn find(state: &AdminState, name: &str) -> Answer<OfTenant> {
     let name: TenantName = name.parse()?;
     let row = state.store.tenant(&name).await?.ok_or_else(|| StoreError::NoTenant(name.clone()))?;
-    Ok((name, row))
+    Ok(OfTenant { name, row })
 }
 
 pub(super) async fn production(state: &AdminState, row: &TenantRow) -> Answer<DatabaseKey> {
@@ -260,8 +258,7 @@ pub(super) async fn production(state: &AdminState, row: &TenantRow) -> Answer<Da
     keys.into_iter().next().ok_or_else(|| StoreError::Unexpected("tenant without a database").into())
 }
 
-async fn show(State(state): Shared, Checked(Path(name)): PathOf<String>) -> Answer<Json<serde_json::Value>> {
-    let (_, row) = find(&state, &name).await?;
+async fn show(State(state): Shared, OfTenant { row, .. }: OfTenant) -> Answer<Json<serde_json::Value>> {
     let key = production(&state, &row).await?;
     let function = |row: FunctionRow| {
         json!({
@@ -317,11 +314,7 @@ impl From<Suspension> for SuspensionView {
 }
 
 /// Takes the tenant's databases out of quarantine and ends suspensions; tells what the first of them was.
-async fn recover(
-    State(state): Shared,
-    Checked(Path(name)): PathOf<String>,
-) -> Answer<Json<serde_json::Value>> {
-    let (_, row) = find(&state, &name).await?;
+async fn recover(State(state): Shared, OfTenant { row, .. }: OfTenant) -> Answer<Json<serde_json::Value>> {
     let (mut was_in, mut was_suspended) = (None, None);
     for key in with_ways_back(&state, &row).await? {
         if let Some(suspension) = state.tenants.resume(&key) {
@@ -345,9 +338,9 @@ async fn with_ways_back(state: &AdminState, row: &TenantRow) -> Answer<Vec<Datab
     Ok(keys)
 }
 
-async fn delete(State(state): Shared, Checked(Path(name)): PathOf<String>) -> Answer<StatusCode> {
-    let (name, row) = find(&state, &name).await?;
+async fn delete(State(state): Shared, OfTenant { name, row }: OfTenant) -> Answer<StatusCode> {
     let _switching = state.store.switching.lock().await;
+    about(|| format!("tenant {name} {}", row.id.as_str()));
     let keys = with_ways_back(&state, &row).await?;
     state.store.delete_tenant(&row.id).await?;
     state.directory.forget(&name);
@@ -360,10 +353,10 @@ async fn delete(State(state): Shared, Checked(Path(name)): PathOf<String>) -> An
 
 async fn deploy(
     State(state): Shared,
-    Checked(Path((tenant, function))): PathOf<(String, String)>,
+    OfTenant { name: tenant, row }: OfTenant,
+    Checked(Path((_, function))): PathOf<(String, String)>,
     request: Request,
 ) -> Answer<Json<serde_json::Value>> {
-    let (tenant, row) = find(&state, &tenant).await?;
     let function: FunctionName = function.parse()?;
     let Upload { manifest, component, charge } =
         upload::receive(request, state.component_bytes_max, &state.memory).await?;
@@ -378,6 +371,7 @@ async fn deploy(
     let bytes = component.len() as u64;
     let digest = state.catalog.admit(component).await?;
     drop(charge);
+    about(|| format!("component {digest}"));
     state.store.deploy(&row.id, &function, &digest, bytes, manifest.as_ref()).await?;
     state.directory.forget(&tenant);
     tracing::info!(%tenant, %function, component = %digest, "deployed");
@@ -414,10 +408,9 @@ struct SqlRequest {
 
 async fn sql(
     State(state): Shared,
-    Checked(Path(tenant)): PathOf<String>,
+    OfTenant { row, .. }: OfTenant,
     request: Request,
 ) -> Answer<Json<serde_json::Value>> {
-    let (_, row) = find(&state, &tenant).await?;
     let SqlRequest { sql, parameters } = json_body(request).await?;
     let parameters = parameters.into_iter().map(values::from_json).collect::<Result<Vec<_>, _>>()?;
     let mut lease = state.tenants.lease(production(&state, &row).await?, Made::new(false));
@@ -431,7 +424,7 @@ async fn sql(
     })))
 }
 
-async fn json_body<T: for<'de> Deserialize<'de>>(request: Request) -> Answer<T> {
+pub(super) async fn json_body<T: for<'de> Deserialize<'de>>(request: Request) -> Answer<T> {
     serde_json::from_slice(&small_body(request).await?)
         .map_err(|error| ApiError::BadRequest(format!("the body is not the JSON that is asked for: {error}")))
 }

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::Response;
 use http::header::{CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName, StatusCode};
@@ -16,8 +16,9 @@ use hyper::body::Bytes;
 use serde_json::json;
 use tokio::sync::MutexGuard;
 
-use super::api::{AdminState, Answer, Shared, find, production};
-use super::extract::{Checked, PathOf};
+use super::access::OfTenant;
+use super::api::{AdminState, Answer, Shared, production};
+use super::audit::about;
 use super::generations;
 use super::reply::ApiError;
 use super::store::StoreError;
@@ -35,10 +36,9 @@ const SQLITE: HeaderValue = HeaderValue::from_static("application/vnd.sqlite3");
 /// A tenant's database, or that it is still what the caller has.
 pub(super) async fn export(
     State(state): Shared,
-    Checked(Path(name)): PathOf<String>,
+    OfTenant { row, .. }: OfTenant,
     request: Request,
 ) -> Answer<Response> {
-    let (_, row) = find(&state, &name).await?;
     let key = production(&state, &row).await?;
     if let Some(revision) = state.tenants.revision(&key).await
         && is_known(request.headers(), &tag(&key, &revision))
@@ -59,10 +59,9 @@ pub(super) async fn export_control(State(state): Shared) -> Answer<Response> {
 /// Takes in a database in the place of a tenant's, which stays as the way back.
 pub(super) async fn import(
     State(state): Shared,
-    Checked(Path(name)): PathOf<String>,
+    OfTenant { name: tenant, row }: OfTenant,
     request: Request,
 ) -> Answer<Json<serde_json::Value>> {
-    let (tenant, row) = find(&state, &name).await?;
     let key = announce(&state, production(&state, &row).await?).await?;
     let taken = tokio::time::timeout(limits::IMPORT_TIME_MAX, receive(&state, &key, request.into_body()))
         .await
@@ -86,9 +85,8 @@ pub(super) async fn import(
 /// Goes back to the database that the latest switch took out of use. Going back again undoes it.
 pub(super) async fn revert(
     State(state): Shared,
-    Checked(Path(name)): PathOf<String>,
+    OfTenant { name: tenant, row }: OfTenant,
 ) -> Answer<Json<serde_json::Value>> {
-    let (tenant, row) = find(&state, &name).await?;
     let switching = state.store.switching.lock().await;
     let current = production(&state, &row).await?;
     let known =
@@ -162,6 +160,7 @@ async fn switch(
     to: &DatabaseKey,
     _switching: MutexGuard<'_, ()>,
 ) -> Answer<()> {
+    about(|| format!("generation {}", to.generation));
     let gone = || StoreError::NoTenant(tenant.clone());
     let before = state.store.generations(to).await?.ok_or_else(gone)?;
     let from = DatabaseKey { generation: before.current, ..to.clone() };

@@ -60,7 +60,7 @@ impl Store {
     /// Makes `to` the generation in use, and the one that was the way back. What was that before has no name now.
     pub(super) async fn name_generation(&self, to: &DatabaseKey) -> Result<()> {
         let statement = |sql: &str| (sql.to_owned(), place(to));
-        self.change(vec![
+        self.change_on_record(vec![
             statement(
                 "INSERT INTO unnamed_generations SELECT id, previous_generation FROM environments
                  WHERE id = ?1 AND previous_generation <> ?2",
@@ -70,11 +70,11 @@ impl Store {
                 "INSERT INTO unnamed_generations SELECT id, generation FROM environments
                  WHERE id = ?1 AND generation <> ?2 AND NOT made",
             ),
+            statement("DELETE FROM unnamed_generations WHERE environment_id = ?1 AND generation = ?2"),
             statement(
                 "UPDATE environments SET previous_generation = iif(made, generation, NULL), generation = ?2, made = 1
                  WHERE id = ?1 AND generation <> ?2",
             ),
-            statement("DELETE FROM unnamed_generations WHERE environment_id = ?1 AND generation = ?2"),
         ])
         .await
     }

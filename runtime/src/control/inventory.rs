@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::store::{Row, SCHEMA_VERSION, Store, StoreError, id, integer, key, text};
+use super::schema::SCHEMA_VERSION;
+use super::store::{Row, Store, StoreError, id, integer, key, text};
 use crate::catalog::Digest;
 use crate::database::{Command, Database, Owner, Reply};
 use crate::limits;

@@ -6,6 +6,7 @@ use http::StatusCode;
 use http::header::{HeaderValue, WWW_AUTHENTICATE};
 
 use super::store::StoreError;
+use super::tokens::LabelError;
 use super::upload::UploadError;
 use super::values::ParameterError;
 use super::variables::VariableError;
@@ -19,8 +20,23 @@ use crate::telemetry::RequestContext;
 /// Why an admin request failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ApiError {
-    #[error("send the token of <data>/keys/admin.token as `Authorization: Bearer <token>`")]
+    #[error(
+        "send the token of <data>/keys/admin.token, or one made with `dormouse token create` that still holds, as \
+         `Authorization: Bearer <token>`"
+    )]
     Unauthorized,
+    #[error("too many wrong tokens came from this address; a right one is let in at any time")]
+    TooManyWrongTokens { seconds: u32 },
+    #[error("the request could not be put on record, and what it asked for may have been done: {0}")]
+    Unrecorded(StoreError),
+    #[error("this needs {needs}")]
+    Forbidden { needs: String },
+    #[error("there is no such token")]
+    NoToken,
+    #[error("the token cannot be made: {0}")]
+    BadToken(&'static str),
+    #[error(transparent)]
+    Label(#[from] LabelError),
     #[error("{0}")]
     BadRequest(String),
     #[error(transparent)]
@@ -69,6 +85,16 @@ fn commands(tenant: &str, missing: &[VariableName]) -> String {
 
 const UNAUTHORIZED: ProblemType =
     ProblemType::new(StatusCode::UNAUTHORIZED, "unauthorized", "Missing or wrong token");
+const TOO_MANY_WRONG_TOKENS: ProblemType = ProblemType::new(
+    StatusCode::TOO_MANY_REQUESTS,
+    "too-many-wrong-tokens",
+    "Too many wrong tokens came from this address",
+);
+const FORBIDDEN: ProblemType =
+    ProblemType::new(StatusCode::FORBIDDEN, "forbidden", "The token does not reach that far");
+const NO_TOKEN: ProblemType = ProblemType::new(StatusCode::NOT_FOUND, "unknown-token", "No such token");
+const BAD_TOKEN: ProblemType =
+    ProblemType::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-token", "The token cannot be made");
 const BAD_REQUEST: ProblemType =
     ProblemType::new(StatusCode::BAD_REQUEST, "bad-request", "Malformed request");
 const BAD_NAME: ProblemType =
@@ -120,9 +146,13 @@ const INTERNAL: ProblemType =
     ProblemType::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The node failed");
 
 impl ApiError {
-    fn problem(&self) -> ProblemType {
+    pub(super) fn problem(&self) -> ProblemType {
         match self {
             Self::Unauthorized => UNAUTHORIZED,
+            Self::TooManyWrongTokens { seconds } => TOO_MANY_WRONG_TOKENS.retry_after(*seconds),
+            Self::Forbidden { .. } => FORBIDDEN,
+            Self::NoToken => NO_TOKEN,
+            Self::BadToken(_) | Self::Label(_) => BAD_TOKEN,
             Self::BadRequest(_) | Self::Parameter(_) | Self::Upload(UploadError::Malformed(_)) => BAD_REQUEST,
             Self::Name(_) | Self::VariableName(_) => BAD_NAME,
             Self::BadManifest(_) | Self::Upload(UploadError::BadManifest(_)) => BAD_MANIFEST,
@@ -161,17 +191,24 @@ impl ApiError {
             )
             | Self::Catalog(CatalogError::Storage(_))
             | Self::Sql(DatabaseError::Storage(_) | DatabaseError::Closed)
+            | Self::Unrecorded(_)
             | Self::Internal(_) => INTERNAL,
         }
     }
 
+    /// Whether the node is at fault, and not the request.
+    pub(super) fn is_internal(&self) -> bool {
+        self.problem() == INTERNAL
+    }
+
     fn response_for(&self, request_id: &str) -> Response {
         let problem = self.problem();
-        if problem == INTERNAL {
+        if self.is_internal() {
             tracing::error!(error = %self, "an admin request failed");
         }
-        // The operator holds the token and may know the cause.
+        // Whoever holds a token may know the cause.
         let mut response = problem.response(Some(&self.to_string()), request_id).map(Body::from);
+        response.extensions_mut().insert(problem);
         if problem == UNAUTHORIZED {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }

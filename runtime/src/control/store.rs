@@ -20,66 +20,10 @@ use crate::name::{EnvironmentName, FunctionName, Id, TenantName};
 use crate::routing::Address;
 use crate::tenant::{DatabaseKey, Made};
 
+use super::audit;
 use super::directory::Target;
+use super::schema::MIGRATIONS;
 use super::variables::FunctionVariables;
-
-/// The steps that bring the schema from each version to the next; each ends with the version that it makes. The
-/// control data of a newer program, with more of them, is refused.
-const MIGRATIONS: &[&[&str]] = &[TENANTS, VARIABLES, MANIFESTS, MADE, ACTIVE_BY_VERSION, GENERATIONS];
-
-const TENANTS: &[&str] = &[
-    "CREATE TABLE tenants (
-        id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created_at INTEGER NOT NULL DEFAULT (unixepoch())
-     ) STRICT, WITHOUT ROWID",
-    "CREATE TABLE environments (
-        id TEXT PRIMARY KEY, tenant_id TEXT NOT NULL REFERENCES tenants (id) ON DELETE CASCADE,
-        name TEXT NOT NULL, generation INTEGER NOT NULL, UNIQUE (tenant_id, name)
-     ) STRICT, WITHOUT ROWID",
-    "CREATE TABLE versions (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, tenant_id TEXT NOT NULL REFERENCES tenants (id) ON DELETE CASCADE,
-        function TEXT NOT NULL, component TEXT NOT NULL, bytes INTEGER NOT NULL,
-        created_at INTEGER NOT NULL DEFAULT (unixepoch())
-     ) STRICT",
-    "CREATE INDEX versions_of_tenant ON versions (tenant_id, function)",
-    "CREATE TABLE active_versions (
-        environment_id TEXT NOT NULL REFERENCES environments (id) ON DELETE CASCADE, function TEXT NOT NULL,
-        version_id INTEGER NOT NULL REFERENCES versions (id), PRIMARY KEY (environment_id, function)
-     ) STRICT, WITHOUT ROWID",
-    "PRAGMA user_version = 1",
-];
-
-/// `function` is empty for what holds for all functions of the environment.
-const VARIABLES: &[&str] = &[
-    "CREATE TABLE variables (
-        environment_id TEXT NOT NULL REFERENCES environments (id) ON DELETE CASCADE, name TEXT NOT NULL,
-        function TEXT NOT NULL, secret INTEGER NOT NULL, sealed BLOB NOT NULL,
-        changed_at INTEGER NOT NULL DEFAULT (unixepoch()), PRIMARY KEY (environment_id, name, function)
-     ) STRICT, WITHOUT ROWID",
-    "PRAGMA user_version = 2",
-];
-
-const MANIFESTS: &[&str] = &["ALTER TABLE versions ADD COLUMN manifest TEXT", "PRAGMA user_version = 3"];
-
-/// Earlier programs made a database with its environment.
-const MADE: &[&str] =
-    &["ALTER TABLE environments ADD COLUMN made INTEGER NOT NULL DEFAULT 1", "PRAGMA user_version = 4"];
-
-/// Without it each version that goes with its tenant is looked for in all of them.
-const ACTIVE_BY_VERSION: &[&str] =
-    &["CREATE INDEX active_versions_by_version ON active_versions (version_id)", "PRAGMA user_version = 5"];
-
-/// A generation without a name has files that are on their way in or out; at a start they go.
-const GENERATIONS: &[&str] = &[
-    "ALTER TABLE environments ADD COLUMN previous_generation INTEGER",
-    "CREATE TABLE unnamed_generations (
-        environment_id TEXT NOT NULL REFERENCES environments (id) ON DELETE CASCADE, generation INTEGER NOT NULL,
-        PRIMARY KEY (environment_id, generation)
-     ) STRICT, WITHOUT ROWID",
-    "PRAGMA user_version = 6",
-];
-
-/// The version of the schema that this program makes.
-pub(super) const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// The WAL of the control data is copied when it is larger than this.
 const WAL_BYTES_MAX: u64 = 4 << 20;
@@ -234,7 +178,7 @@ impl Store {
                 ],
             ),
         ];
-        if let Err(error) = self.change(change).await {
+        if let Err(error) = self.change_on_record(change).await {
             let taken = self.tenant(name).await?.is_some_and(|row| row.id != key.tenant);
             return Err(if taken { StoreError::TenantExists(name.clone()) } else { error });
         }
@@ -285,7 +229,7 @@ impl Store {
     /// Removes a tenant and all that is known of it.
     pub(super) async fn delete_tenant(&self, tenant: &Id) -> Result<()> {
         let of_tenant = |sql: &str| (sql.to_owned(), vec![tenant.as_str().into()]);
-        self.change(vec![
+        self.change_on_record(vec![
             of_tenant(
                 "DELETE FROM active_versions
                  WHERE environment_id IN (SELECT id FROM environments WHERE tenant_id = ?)",
@@ -306,7 +250,7 @@ impl Store {
     ) -> Result<()> {
         let manifest = manifest.map(serde_json::to_string).transpose();
         let manifest = manifest.map_err(|_| StoreError::Unexpected("manifest"))?;
-        self.change(vec![
+        self.change_on_record(vec![
             (
                 "INSERT INTO versions (tenant_id, function, component, bytes, manifest) VALUES (?, ?, ?, ?, ?)"
                     .to_owned(),
@@ -388,6 +332,15 @@ impl Store {
         }
         drop(session);
         Ok(answered.await.unwrap_or(Err(DatabaseError::Closed))?)
+    }
+
+    /// The same for what a caller of the admin API asked for: the entry of the audit log is a part of the change.
+    pub(super) async fn change_on_record(&self, mut change: Change) -> Result<()> {
+        let Some(entry) = audit::current() else { return self.change(change).await };
+        change.push(entry.of_change());
+        self.change(change).await?;
+        entry.is_on_record();
+        Ok(())
     }
 
     async fn change_all(&self, session: &mut Option<SessionId>, waiting: Vec<Waiting>) {

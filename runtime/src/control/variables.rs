@@ -109,7 +109,7 @@ impl Variables {
                    SELECT id, ?2, ?3, ?4, ?5 FROM environments WHERE id = ?1";
         let mut parameters = place(scope, name);
         parameters.extend([Value::Integer(secret.into()), Value::Blob(sealed)]);
-        Ok(self.store.change(vec![(sql.to_owned(), parameters)]).await?)
+        Ok(self.store.change_on_record(vec![(sql.to_owned(), parameters)]).await?)
     }
 
     async fn check_room(
@@ -152,7 +152,7 @@ impl Variables {
         if self.store.query(&format!("SELECT 1 {PLACE}"), place(scope, name)).await?.is_empty() {
             return Err(VariableError::NotSet(name.clone()));
         }
-        Ok(self.store.change(vec![(format!("DELETE {PLACE}"), place(scope, name))]).await?)
+        Ok(self.store.change_on_record(vec![(format!("DELETE {PLACE}"), place(scope, name))]).await?)
     }
 
     /// All variables of an environment, by name.

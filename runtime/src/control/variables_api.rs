@@ -6,7 +6,9 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::api::{Answer, Shared, find, production, small_body};
+use super::access::OfTenant;
+use super::api::{Answer, Shared, production, small_body};
+use super::audit::about;
 use super::extract::{Checked, PathOf, QueryOf};
 use super::reply::ApiError;
 use super::variables::{Scope, VariableRow};
@@ -34,9 +36,8 @@ impl For {
 
 pub(super) async fn list(
     State(state): Shared,
-    Checked(Path(tenant)): PathOf<String>,
+    OfTenant { row, .. }: OfTenant,
 ) -> Answer<Json<serde_json::Value>> {
-    let (_, row) = find(&state, &tenant).await?;
     let variable = |row: VariableRow| {
         json!({
             "name": row.name, "function": row.function, "secret": row.value.is_none(), "value": row.value,
@@ -49,11 +50,11 @@ pub(super) async fn list(
 
 pub(super) async fn set(
     State(state): Shared,
-    Checked(Path((tenant, name))): PathOf<(String, String)>,
+    OfTenant { name: tenant, row }: OfTenant,
+    Checked(Path((_, name))): PathOf<(String, String)>,
     Checked(Query(what)): QueryOf<For>,
     request: Request,
 ) -> Answer<StatusCode> {
-    let (tenant, row) = find(&state, &tenant).await?;
     let (name, function): (VariableName, _) = (name.parse()?, what.function()?);
     // The reader's own error would quote what it has read.
     let malformed = || {
@@ -62,6 +63,7 @@ pub(super) async fn set(
     let body = small_body(request).await?;
     let NewVariable { value, secret } = serde_json::from_slice(&body).map_err(|_| malformed())?;
     let scope = Scope { environment: &production(&state, &row).await?, function: function.as_ref() };
+    about_function(function.as_ref());
     state.variables.set(scope, &name, &value, secret).await?;
     state.directory.forget(&tenant);
     tracing::info!(%tenant, function = function.as_ref().map(tracing::field::display), %name, "variable set");
@@ -70,14 +72,21 @@ pub(super) async fn set(
 
 pub(super) async fn unset(
     State(state): Shared,
-    Checked(Path((tenant, name))): PathOf<(String, String)>,
+    OfTenant { name: tenant, row }: OfTenant,
+    Checked(Path((_, name))): PathOf<(String, String)>,
     Checked(Query(what)): QueryOf<For>,
 ) -> Answer<StatusCode> {
-    let (tenant, row) = find(&state, &tenant).await?;
     let (name, function): (VariableName, _) = (name.parse()?, what.function()?);
     let scope = Scope { environment: &production(&state, &row).await?, function: function.as_ref() };
+    about_function(function.as_ref());
     state.variables.unset(scope, &name).await?;
     state.directory.forget(&tenant);
     tracing::info!(%tenant, function = function.as_ref().map(tracing::field::display), %name, "variable unset");
     Ok(StatusCode::NO_CONTENT)
+}
+
+fn about_function(function: Option<&FunctionName>) {
+    if let Some(function) = function {
+        about(|| format!("function {function}"));
+    }
 }

@@ -26,6 +26,11 @@ struct Reason {
     reason: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Refusal {
+    problem: &'static str,
+}
+
 /// What is read off the rooms when somebody asks.
 #[derive(Debug, Clone, Copy)]
 pub struct Gauges {
@@ -93,6 +98,7 @@ pub struct Metrics {
     registry: Registry,
     requests: Family<Outcome, Counter>,
     outbound_requests: Family<Outcome, Counter>,
+    admin_refusals: Family<Refusal, Counter>,
     seconds: Histogram,
     exceeded: Family<Which, Counter>,
     components_refused: Family<Reason, Counter>,
@@ -111,6 +117,9 @@ impl Default for Metrics {
             "Requests that guests wanted to send, by outcome",
             outbound_requests.clone(),
         );
+        let admin_refusals = Family::default();
+        let help = "Requests to the admin API that were refused for their token, by problem";
+        registry.register("admin_refusals", help, admin_refusals.clone());
         let seconds = Histogram::new([0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0]);
         registry.register("request_seconds", "Time to the head of the response", seconds.clone());
         let exceeded = Family::default();
@@ -188,6 +197,7 @@ impl Default for Metrics {
             registry,
             requests,
             outbound_requests,
+            admin_refusals,
             seconds,
             exceeded,
             components_refused,
@@ -225,6 +235,11 @@ impl Metrics {
     /// Counts a connection that the node has ended before its client did.
     pub fn connection_cut(&self, reason: &'static str) {
         self.connections_cut.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// Counts a request to the admin API that was refused for its token.
+    pub fn admin_refused(&self, problem: &'static str) {
+        self.admin_refusals.get_or_create(&Refusal { problem }).inc();
     }
 
     /// The text that a scraper reads.

@@ -93,8 +93,7 @@ fn enter_sandbox(config: &Config) -> Result<()> {
         );
     }
     let ports = [config.public_listen.port(), config.admin_listen.port()];
-    let reads: Vec<&Path> = config.outbound.ca_file.as_deref().into_iter().collect();
-    let profile = process_sandbox::Profile::Node { data: &config.data, reads: &reads, ports: &ports };
+    let profile = process_sandbox::Profile::Node { data: &config.data, ports: &ports };
     let Some(in_force) = process_sandbox::apply(profile, config.process_sandbox)? else {
         tracing::info!("process sandbox: off");
         return Ok(());

@@ -42,7 +42,7 @@ enum ProfileName {
 pub(super) fn run(args: &ProbeArgs) -> anyhow::Result<()> {
     let ports = [args.listen.port()];
     let profile = match args.profile {
-        ProfileName::Node => Profile::Node { data: &args.data, reads: &[], ports: &ports },
+        ProfileName::Node => Profile::Node { data: &args.data, ports: &ports },
         ProfileName::Compiler => Profile::Compiler,
         ProfileName::Database => Profile::Database { folder: &args.data },
     };

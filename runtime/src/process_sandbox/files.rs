@@ -98,7 +98,7 @@ fn ruleset(profile: Profile<'_>) -> Result<landlock::RestrictionStatus, RulesetE
         .handle_access(AccessFs::from_all(NEWEST))?
         .scope(make_bitflags!(Scope::{AbstractUnixSocket | Signal}))?;
     match profile {
-        Profile::Node { data, reads, ports } => {
+        Profile::Node { data, ports } => {
             let ports = ports.iter().map(|port| Ok(NetPort::new(*port, AccessNet::BindTcp)));
             // Whom a function may connect to is decided for each request, by the sandbox of guests.
             ruleset
@@ -107,7 +107,6 @@ fn ruleset(profile: Profile<'_>) -> Result<landlock::RestrictionStatus, RulesetE
                 .add_rules(path_beneath_rules(places(data), keeping()))?
                 .add_rules(path_beneath_rules(READ, reading()))?
                 .add_rules(path_beneath_rules(own_scores(), AccessFs::WriteFile))?
-                .add_rules(path_beneath_rules(reads, reading()))?
                 .add_rules(path_beneath_rules(DEVICES, make_bitflags!(AccessFs::{ReadFile | WriteFile})))?
                 .add_rules(path_beneath_rules(own_programs(), programs()))?
                 .add_rules(ports.collect::<Vec<Result<NetPort, RulesetError>>>())?

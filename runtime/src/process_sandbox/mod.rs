@@ -20,8 +20,6 @@ pub enum Profile<'a> {
     Node {
         /// Where everything that it keeps lies.
         data: &'a Path,
-        /// Files elsewhere that its settings name.
-        reads: &'a [&'a Path],
         /// The TCP ports that it listens on.
         ports: &'a [u16],
     },

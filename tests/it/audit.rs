@@ -26,6 +26,9 @@ fn with(node: &TestNode, token: &str, method: &str, path: &str, body: &[u8]) -> 
     node.admin_request(method, path, &[("authorization", &bearer)], body)
 }
 
+/// Method, path, body, status, and what the log says of it.
+type Request<'a> = (&'a str, &'a str, Vec<u8>, u16, Option<&'a str>);
+
 #[test]
 fn every_change_is_on_record_and_nothing_else() -> Result<()> {
     let node = TestNode::start()?;
@@ -33,7 +36,7 @@ fn every_change_is_on_record_and_nothing_else() -> Result<()> {
     let long = "x".repeat(20_000);
     let json = |value: Value| value.to_string().into_bytes();
     // What each request is answered with, and what the log says of it; nothing where it changes nothing.
-    let requests: &[(&str, &str, Vec<u8>, u16, Option<&str>)] = &[
+    let requests: &[Request<'_>] = &[
         ("POST", "/v1/tenants", json(json!({"name": "acme"})), 201, Some("done")),
         ("POST", "/v1/tenants", json(json!({"name": "acme"})), 409, Some("tenant-exists")),
         ("GET", "/v1/tenants", vec![], 200, None),

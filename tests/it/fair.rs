@@ -200,6 +200,7 @@ fn a_request_is_answered_beside_guests_that_compute(guest: &str) -> Result<()> {
     let node = TestNode::builder()
         .flag("--concurrency-max", 2 * LOOPS)
         .flag("--tenant-concurrency-max", LOOPS)
+        .flag("--client-requests-max", 2 * LOOPS)
         .flag("--cpu-time-max-ms", 120_000)
         .flag("--wall-time-max-ms", 120_000)
         .start()?;
@@ -225,6 +226,7 @@ fn computing_guests_take_turns_by_tenant(guest: &str) -> Result<()> {
     let node = TestNode::builder()
         .flag("--concurrency-max", 2 * LOOPS)
         .flag("--tenant-concurrency-max", LOOPS)
+        .flag("--client-requests-max", 2 * LOOPS)
         .flag("--cpu-time-max-ms", 500)
         .flag("--wall-time-max-ms", 120_000)
         .start()?;

@@ -130,7 +130,13 @@ fn a_machine_with_256_mb_refuses_and_does_not_die() -> Result<()> {
         println!("skipped: a test in a control group of 256 MB needs root and a memory controller");
         return Ok(());
     };
-    let node = TestNode::builder().flag("--memory", "256MB").in_group(&group).start()?;
+    let node = TestNode::builder()
+        .flag("--memory", "256MB")
+        // All clients have one address here.
+        .flag("--client-connections-max", 4_096)
+        .flag("--client-requests-max", 4_096)
+        .in_group(&group)
+        .start()?;
     node.expect_log("memory is nearly used up");
     let component = fs::read(guest("misbehave")?)?;
     node.create_tenant("deployed")?;

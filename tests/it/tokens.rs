@@ -63,8 +63,10 @@ const ROUTES: &[(&str, &str, Need)] = &[
     ("DELETE", "/v1/tenants/{tenant}/variables/{variable}", "Tenant(Full)"),
 ];
 
+type Reaches = fn(Need) -> bool;
+
 /// The scopes that a token can have, and whether one of that scope meets a need.
-const SCOPES: &[(&str, fn(Need) -> bool)] = &[
+const SCOPES: &[(&str, Reaches)] = &[
     ("the operator's", |_| true),
     ("node", |_| true),
     ("node, read-only", |need| need == "Token" || need.ends_with("(Read)")),

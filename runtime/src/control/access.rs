@@ -165,7 +165,7 @@ async fn caller(state: &AdminState, token: &str) -> Result<Option<Caller>, Store
     let Some(token) = Token::parse(token) else { return Ok(None) };
     let Some(known) = state.store.token(token.id()).await? else { return Ok(None) };
     let holds = known.expires_at.is_none_or(|expiry| now() < expiry);
-    Ok((token.is(&known.sha256) && holds).then(|| Caller {
+    Ok((token.is(&known.sha256) && holds).then_some(Caller {
         token: Some(known.id),
         label: known.label,
         tenant: known.tenant,

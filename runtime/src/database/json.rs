@@ -21,6 +21,9 @@ use super::statement::Step;
 /// Most steps of a path: as deep as SQLite's own parser lets JSON be.
 const STEPS_MAX: usize = 1_000;
 
+/// What SQLite may copy in one call, which does not look at the clock: each step may copy all that there is.
+const COPIED_BYTES_MAX: usize = 256 << 20;
+
 /// Memory of one call: a value and what becomes of it, a few times over.
 const CALL_MEMORY_BYTES_MAX: i64 = 16 << 20;
 
@@ -50,17 +53,31 @@ thread_local! {
 
 /// Calls SQLite's function.
 pub(super) fn edit(editor: &Editor, arguments: Vec<Argument>) -> Result<Value, String> {
-    let paths = arguments.iter().skip(1).step_by(2);
-    if paths.map(|path| steps(&path.value)).any(|steps| steps > STEPS_MAX) {
-        return Err(format!("a JSON path may have {STEPS_MAX} steps"));
+    let mut all = 0;
+    for path in arguments.iter().skip(1).step_by(2) {
+        let steps = steps(&path.value);
+        if steps > STEPS_MAX {
+            return Err(format!("a JSON path may have {STEPS_MAX} steps"));
+        }
+        all += steps;
+    }
+    let bytes: usize = arguments.iter().map(|argument| argument.value.bytes()).sum();
+    if all.saturating_mul(bytes) > COPIED_BYTES_MAX {
+        return Err(format!("{bytes} bytes of JSON may not have {all} steps of paths in one call"));
     }
     OWN.with_borrow_mut(|(connection, account)| {
         on_account(account, || call(connection, editor, arguments)).map_err(|error| error.message)
     })
 }
 
+/// The steps of a path. SQLite takes the bytes of a blob for one as well.
 fn steps(path: &Value) -> usize {
-    path.as_text().map_or(0, |path| path.bytes().filter(|byte| matches!(byte, b'.' | b'[')).count())
+    let path = match path {
+        Value::Text(text) => text.as_bytes(),
+        Value::Blob(bytes) => bytes,
+        Value::Null | Value::Integer(_) | Value::Real(_) => &[],
+    };
+    path.iter().filter(|byte| matches!(byte, b'.' | b'[')).count()
 }
 
 fn call(
@@ -128,6 +145,21 @@ mod tests {
         assert!(set(STEPS_MAX).is_ok());
         assert!(set(STEPS_MAX + 1).is_err());
         assert!(set(2).is_ok());
+        Ok(())
+    }
+
+    #[test]
+    fn a_blob_is_a_path_as_well_and_long_values_have_fewer_steps() -> Result<(), String> {
+        super::super::start()?;
+        let path = |steps: usize| format!("${}", ".a".repeat(steps));
+        let blob = |steps: usize| Value::Blob(path(steps).into_bytes());
+        let set =
+            |path: Value, value: &str| set(vec![("{}".into(), false), (path, false), (value.into(), false)]);
+        assert!(set(blob(STEPS_MAX), "x").is_ok());
+        assert!(set(blob(STEPS_MAX + 1), "x").is_err());
+        let long = "x".repeat(1 << 19);
+        assert!(set(path(100).as_str().into(), &long).is_ok());
+        assert!(set(path(STEPS_MAX).as_str().into(), &long).is_err());
         Ok(())
     }
 }

@@ -156,6 +156,7 @@ fn arguments() -> Vec<Value> {
         Value::Text(format!("{{{}\"z\":0}}", "\"a\":0,".repeat(cap / 6 - 2))),
         Value::Text(format!("${}", "[0]".repeat(cap / 3 - 1))),
         Value::Blob(vec![0; cap]),
+        Value::Blob(format!("${}", ".a".repeat(cap / 2 - 1)).into_bytes()),
         Value::Blob(nested_binary(cap)),
         Value::Integer(i64::MAX),
         Value::Text("x".to_owned()),

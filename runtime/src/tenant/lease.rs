@@ -285,6 +285,8 @@ impl Held {
     async fn take_writer(&mut self, shared: &Shared) -> Result<(), DatabaseError> {
         shared.check_disk()?;
         let permit = self.tenant.take_writer().await?;
+        // The last holder may have met a failure, after which nothing may be copied.
+        self.tenant.check()?;
         shared.generations.check_write(&self.tenant.key)?;
         self.writer = Some(Writer::new(permit));
         if self.tenant.checkpoint_is_due() && !self.in_transaction {

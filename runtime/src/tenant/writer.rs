@@ -23,6 +23,17 @@ enum Holding {
 }
 
 impl Holding {
+    /// Takes the permit, unless the next writer has been let in.
+    fn expire(&mut self) -> Option<OwnedSemaphorePermit> {
+        match std::mem::replace(self, Self::Expired) {
+            Self::Held(permit) => Some(permit),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+
     /// Lets the next writer in, unless the clock is at it.
     fn release(&mut self) {
         if matches!(self, Self::Held(_)) {
@@ -50,10 +61,7 @@ impl Writer {
         let (holding, tenant) = (self.holding.clone(), tenant.clone());
         self.clock = Some(tokio::spawn(async move {
             tokio::time::sleep(tenant.shared.policy.transaction_held_max).await;
-            let permit = match std::mem::replace(&mut *lock(&holding), Holding::Expired) {
-                Holding::Held(permit) => permit,
-                Holding::Expired | Holding::Released => return,
-            };
+            let Some(permit) = lock(&holding).expire() else { return };
             tenant.shared.database.cancel(session);
             // A session that cannot be rolled back is closed by its thread, and that rolls back as well.
             let _ = tenant.call(session, Command::Rollback).await;

@@ -1,9 +1,11 @@
 -- What takes processor time, memory or stack without end. The last line shows that the session still works.
--- error: is larger than | too big | too large | at most | out of memory | too many | ran longer | overflow | too complex | may have
+-- error: is larger than | too big | too large | at most | out of memory | too many | ran longer | overflow | too complex | may have | may not have
 SELECT zeroblob(2000000)
 SELECT json_set('[]', '$' || replace(hex(zeroblob(300000)), '00', '[0]'), 1)
 SELECT json_insert('{}', '$' || replace(hex(zeroblob(400000)), '00', '.a'), 1)
 SELECT jsonb_set('[]', '$' || replace(hex(zeroblob(300000)), '00', '[0]'), 1)
+SELECT json_set('{}', CAST('$' || replace(hex(zeroblob(500000)), '00', '.a') AS BLOB), 1)
+SELECT jsonb_insert('[]', CAST('$' || replace(hex(zeroblob(1001)), '00', '[0]') AS BLOB), 1)
 SELECT jsonb_insert('[]', '$' || replace(hex(zeroblob(1001)), '00', '[0]'), 1)
 SELECT randomblob(2000000000)
 SELECT printf('%.*c', 100000000, 'x') || hex(zeroblob(500000))

@@ -35,6 +35,7 @@ mod generations;
 mod lease;
 mod making;
 mod park;
+mod present;
 mod quarantine;
 mod snapshot;
 mod suspension;
@@ -42,11 +43,11 @@ mod writer;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc};
 
 pub use files::{Revision, database_file};
 pub use generations::{Incoming, Switch};
@@ -55,10 +56,7 @@ pub use making::{Asking, Made, Register, RegisterError};
 pub use quarantine::{Quarantine, Recovery};
 pub use suspension::Suspension;
 
-use crate::database::{
-    self, Command, Database, DatabaseError, Executed, Extent, FileStream, Holds, Owner, Profile, Reply,
-    SessionId,
-};
+use crate::database::{self, Command, Database, DatabaseError, FileStream, Owner, Profile};
 use crate::disk::Disk;
 use crate::limits;
 use crate::name::Id;
@@ -66,6 +64,7 @@ use crate::telemetry::Metrics;
 use deferred::Deferred;
 use generations::Generations;
 use park::{Closing, ParkingLot};
+use present::{Session, Tenant};
 use quarantine::Quarantines;
 use suspension::Suspensions;
 
@@ -160,39 +159,6 @@ struct Shared {
     imports: Semaphore,
     /// One permit for each session that may be open on the node.
     handles: Arc<Semaphore>,
-}
-
-/// A tenant that is not idle: some lease, parked session or eviction holds it.
-struct Tenant {
-    key: DatabaseKey,
-    shared: Arc<Shared>,
-    /// One permit for each session that the tenant may have in use.
-    turns: Arc<Semaphore>,
-    /// One permit for each session that is open or about to be; whoever holds all is alone with the files.
-    sessions: Arc<Semaphore>,
-    writer: Arc<Semaphore>,
-    /// Held while the files are made, or removed for good.
-    making: Arc<tokio::sync::Mutex<()>>,
-    idle: Mutex<Vec<Session>>,
-    /// Told of each session that comes to `idle`.
-    parked: Notify,
-    /// Snapshots that read the database file, so that nothing is copied into it.
-    holds: Holds,
-    /// Whether the WAL may hold something that the database file does not.
-    wal_is_dirty: AtomicBool,
-    wal_bytes: AtomicU64,
-    is_in_lot: AtomicBool,
-    /// When its checkpoint was put off, as long as it is queued for it.
-    deferred_at: Mutex<Option<Instant>>,
-}
-
-/// An open session, its place among its tenant's and its share of the node's handles.
-struct Session {
-    id: SessionId,
-    memory_bytes: u64,
-    used: Instant,
-    _place: OwnedSemaphorePermit,
-    _handle: OwnedSemaphorePermit,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -426,21 +392,7 @@ impl Shared {
         if let Some(tenant) = present.get(key).and_then(Weak::upgrade) {
             return tenant;
         }
-        let tenant = Arc::new(Tenant {
-            key: key.clone(),
-            shared: self.clone(),
-            turns: Arc::new(Semaphore::new(self.policy.sessions_per_tenant as usize)),
-            sessions: Arc::new(Semaphore::new(self.policy.sessions_max as usize)),
-            writer: Arc::new(Semaphore::new(1)),
-            making: Arc::default(),
-            idle: Mutex::default(),
-            parked: Notify::new(),
-            holds: Holds::default(),
-            wal_is_dirty: AtomicBool::new(false),
-            wal_bytes: AtomicU64::new(0),
-            is_in_lot: AtomicBool::new(false),
-            deferred_at: Mutex::default(),
-        });
+        let tenant = Arc::new(Tenant::new(key, self));
         present.insert(key.clone(), Arc::downgrade(&tenant));
         tenant
     }
@@ -466,141 +418,6 @@ impl Shared {
             path: self.path(key),
             profile: Profile::Tenant,
             bytes_max: self.policy.database_bytes_max,
-        }
-    }
-}
-
-impl Tenant {
-    /// A session that is not open yet. Waits while all handles of the node are in use.
-    async fn new_session(&self) -> Result<Session, DatabaseError> {
-        let place = self.sessions.clone().acquire_owned().await.map_err(|_| DatabaseError::Closed)?;
-        self.check()?;
-        let handle = park::take_handle(&self.shared).await?;
-        let id = self.shared.database.new_session(self.key.owner());
-        Ok(Session { id, memory_bytes: 0, used: Instant::now(), _place: place, _handle: handle })
-    }
-
-    /// Refuses what would touch the database while it is in quarantine or suspended.
-    fn check(&self) -> Result<(), DatabaseError> {
-        self.shared.check(&self.key)
-    }
-
-    /// Sends a command to one of the tenant's sessions and waits for its answer.
-    async fn call(self: &Arc<Self>, session: SessionId, command: Command) -> Result<Reply, DatabaseError> {
-        self.examine(session, self.shared.database.call(session, command).await)
-    }
-
-    /// Takes note of an answer that says that the storage has failed, or what runs the session.
-    fn examine(
-        self: &Arc<Self>,
-        session: SessionId,
-        answer: Result<Reply, DatabaseError>,
-    ) -> Result<Reply, DatabaseError> {
-        match answer {
-            Err(DatabaseError::Storage(reason)) => Err(quarantine::begin(self, reason)),
-            Err(error @ DatabaseError::Ended) => {
-                // Its last command may have committed.
-                self.mark_wal_dirty();
-                Err(error)
-            }
-            Err(error @ DatabaseError::Stuck) => {
-                suspension::begin(self, session);
-                Err(error)
-            }
-            answer => answer,
-        }
-    }
-
-    /// A parked session. One whose process has ended is not there any more.
-    fn take_idle(&self) -> Option<Session> {
-        loop {
-            let session = lock(&self.idle).pop()?;
-            self.shared.lot.leave(&session);
-            if self.shared.database.is_alive(session.id) {
-                return Some(session);
-            }
-        }
-    }
-
-    /// A session that is open already. While another request has the tenant's, waits a moment for it: opening one more
-    /// costs more than most requests need theirs for.
-    async fn open_session(&self) -> Option<Session> {
-        let idle = self.take_idle();
-        if idle.is_some() || !self.has_sessions() {
-            return idle;
-        }
-        let comes = async {
-            loop {
-                self.parked.notified().await;
-                if let Some(session) = self.take_idle() {
-                    return session;
-                }
-            }
-        };
-        tokio::time::timeout(limits::SESSION_WAIT, comes).await.ok()
-    }
-
-    fn has_sessions(&self) -> bool {
-        self.sessions.available_permits() < self.shared.policy.sessions_max as usize
-    }
-
-    fn is_leased(&self) -> bool {
-        self.turns.available_permits() < self.shared.policy.sessions_per_tenant as usize
-    }
-
-    /// Whether there is a WAL to copy and no session that will come by the evictor: a snapshot has one.
-    fn has_leftover(&self) -> bool {
-        self.wal_is_dirty.load(Ordering::Acquire)
-            && !self.is_leased()
-            && !self.holds.are_any()
-            && lock(&self.idle).is_empty()
-    }
-
-    fn mark_wal_dirty(&self) {
-        self.wal_is_dirty.store(true, Ordering::Release);
-    }
-
-    fn note_wal(&self, bytes: u64) {
-        self.mark_wal_dirty();
-        self.wal_bytes.store(bytes, Ordering::Relaxed);
-    }
-
-    fn checkpoint_is_due(&self) -> bool {
-        self.wal_bytes.load(Ordering::Relaxed) > limits::WAL_BYTES_MAX && !self.holds.are_any()
-    }
-
-    fn checkpoint_is_overdue(&self, executed: &Executed) -> bool {
-        let is_large = self.wal_bytes.load(Ordering::Relaxed) > limits::WAL_BYTES_MAX * 4;
-        (is_large || executed.wal_is_tight) && !self.holds.are_any()
-    }
-
-    fn note_checkpoint(&self, answer: &Result<Reply, DatabaseError>) {
-        if *answer == Ok(Reply::Checkpointed { extent: Extent::Emptied }) {
-            self.wal_is_dirty.store(false, Ordering::Release);
-            self.wal_bytes.store(0, Ordering::Relaxed);
-        }
-    }
-
-    /// Copies the WAL into the database while no other session writes, unless a snapshot reads it: its session comes
-    /// by the evictor later. Must not be dropped in the middle: the permit would be free before SQLite is done.
-    async fn checkpoint(self: &Arc<Self>, session: SessionId) -> Result<(), DatabaseError> {
-        let _permit = self.writer.acquire().await;
-        self.check()?;
-        if self.holds.are_any() {
-            return Ok(());
-        }
-        let answer = self.call(session, Command::Checkpoint).await;
-        self.note_checkpoint(&answer);
-        answer.map(|_| ())
-    }
-}
-
-impl Drop for Tenant {
-    fn drop(&mut self) {
-        let mut present = lock(&self.shared.present);
-        // A lease may have put a new entry in this one's place since its last owner let go.
-        if present.get(&self.key).is_some_and(|entry| entry.strong_count() == 0) {
-            present.remove(&self.key);
         }
     }
 }

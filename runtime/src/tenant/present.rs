@@ -1,0 +1,202 @@
+//! A tenant that is present: its sessions, the permits of those who use them, and what is known of its log.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use super::{DatabaseKey, Shared, lock, park, quarantine, suspension};
+use crate::database::{Command, DatabaseError, Executed, Extent, Holds, Reply, SessionId};
+use crate::limits;
+
+/// A tenant that is not idle: some lease, parked session or eviction holds it.
+pub(super) struct Tenant {
+    pub(super) key: DatabaseKey,
+    pub(super) shared: Arc<Shared>,
+    /// One permit for each session that the tenant may have in use.
+    pub(super) turns: Arc<Semaphore>,
+    /// One permit for each session that is open or about to be; whoever holds all is alone with the files.
+    pub(super) sessions: Arc<Semaphore>,
+    pub(super) writer: Arc<Semaphore>,
+    /// Held while the files are made, or removed for good.
+    pub(super) making: Arc<tokio::sync::Mutex<()>>,
+    pub(super) idle: Mutex<Vec<Session>>,
+    /// Told of each session that comes to `idle`.
+    pub(super) parked: Notify,
+    /// Snapshots that read the database file, so that nothing is copied into it.
+    pub(super) holds: Holds,
+    /// Whether the WAL may hold something that the database file does not.
+    pub(super) wal_is_dirty: AtomicBool,
+    pub(super) wal_bytes: AtomicU64,
+    pub(super) is_in_lot: AtomicBool,
+    /// When its checkpoint was put off, as long as it is queued for it.
+    pub(super) deferred_at: Mutex<Option<Instant>>,
+}
+
+/// An open session, its place among its tenant's and its share of the node's handles.
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    pub(super) memory_bytes: u64,
+    pub(super) used: Instant,
+    _place: OwnedSemaphorePermit,
+    _handle: OwnedSemaphorePermit,
+}
+
+impl Tenant {
+    /// A tenant without a session.
+    pub(super) fn new(key: &DatabaseKey, shared: &Arc<Shared>) -> Self {
+        Self {
+            key: key.clone(),
+            shared: shared.clone(),
+            turns: Arc::new(Semaphore::new(shared.policy.sessions_per_tenant as usize)),
+            sessions: Arc::new(Semaphore::new(shared.policy.sessions_max as usize)),
+            writer: Arc::new(Semaphore::new(1)),
+            making: Arc::default(),
+            idle: Mutex::default(),
+            parked: Notify::new(),
+            holds: Holds::default(),
+            wal_is_dirty: AtomicBool::new(false),
+            wal_bytes: AtomicU64::new(0),
+            is_in_lot: AtomicBool::new(false),
+            deferred_at: Mutex::default(),
+        }
+    }
+
+    /// A session that is not open yet. Waits while all handles of the node are in use.
+    pub(super) async fn new_session(&self) -> Result<Session, DatabaseError> {
+        let place = self.sessions.clone().acquire_owned().await.map_err(|_| DatabaseError::Closed)?;
+        self.check()?;
+        let handle = park::take_handle(&self.shared).await?;
+        let id = self.shared.database.new_session(self.key.owner());
+        Ok(Session { id, memory_bytes: 0, used: Instant::now(), _place: place, _handle: handle })
+    }
+
+    /// Refuses what would touch the database while it is in quarantine or suspended.
+    pub(super) fn check(&self) -> Result<(), DatabaseError> {
+        self.shared.check(&self.key)
+    }
+
+    /// Sends a command to one of the tenant's sessions and waits for its answer.
+    pub(super) async fn call(
+        self: &Arc<Self>,
+        session: SessionId,
+        command: Command,
+    ) -> Result<Reply, DatabaseError> {
+        self.examine(session, self.shared.database.call(session, command).await)
+    }
+
+    /// Takes note of an answer that says that the storage has failed, or what runs the session.
+    pub(super) fn examine(
+        self: &Arc<Self>,
+        session: SessionId,
+        answer: Result<Reply, DatabaseError>,
+    ) -> Result<Reply, DatabaseError> {
+        match answer {
+            Err(DatabaseError::Storage(reason)) => Err(quarantine::begin(self, reason)),
+            Err(error @ DatabaseError::Ended) => {
+                // Its last command may have committed.
+                self.mark_wal_dirty();
+                Err(error)
+            }
+            Err(error @ DatabaseError::Stuck) => {
+                suspension::begin(self, session);
+                Err(error)
+            }
+            answer => answer,
+        }
+    }
+
+    /// A parked session. One whose process has ended is not there any more.
+    pub(super) fn take_idle(&self) -> Option<Session> {
+        loop {
+            let session = lock(&self.idle).pop()?;
+            self.shared.lot.leave(&session);
+            if self.shared.database.is_alive(session.id) {
+                return Some(session);
+            }
+        }
+    }
+
+    /// A session that is open already. While another request has the tenant's, waits a moment for it: opening one more
+    /// costs more than most requests need theirs for.
+    pub(super) async fn open_session(&self) -> Option<Session> {
+        let idle = self.take_idle();
+        if idle.is_some() || !self.has_sessions() {
+            return idle;
+        }
+        let comes = async {
+            loop {
+                self.parked.notified().await;
+                if let Some(session) = self.take_idle() {
+                    return session;
+                }
+            }
+        };
+        tokio::time::timeout(limits::SESSION_WAIT, comes).await.ok()
+    }
+
+    pub(super) fn has_sessions(&self) -> bool {
+        self.sessions.available_permits() < self.shared.policy.sessions_max as usize
+    }
+
+    pub(super) fn is_leased(&self) -> bool {
+        self.turns.available_permits() < self.shared.policy.sessions_per_tenant as usize
+    }
+
+    /// Whether there is a WAL to copy and no session that will come by the evictor: a snapshot has one.
+    pub(super) fn has_leftover(&self) -> bool {
+        self.wal_is_dirty.load(Ordering::Acquire)
+            && !self.is_leased()
+            && !self.holds.are_any()
+            && lock(&self.idle).is_empty()
+    }
+
+    pub(super) fn mark_wal_dirty(&self) {
+        self.wal_is_dirty.store(true, Ordering::Release);
+    }
+
+    pub(super) fn note_wal(&self, bytes: u64) {
+        self.mark_wal_dirty();
+        self.wal_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn checkpoint_is_due(&self) -> bool {
+        self.wal_bytes.load(Ordering::Relaxed) > limits::WAL_BYTES_MAX && !self.holds.are_any()
+    }
+
+    pub(super) fn checkpoint_is_overdue(&self, executed: &Executed) -> bool {
+        let is_large = self.wal_bytes.load(Ordering::Relaxed) > limits::WAL_BYTES_MAX * 4;
+        (is_large || executed.wal_is_tight) && !self.holds.are_any()
+    }
+
+    pub(super) fn note_checkpoint(&self, answer: &Result<Reply, DatabaseError>) {
+        if *answer == Ok(Reply::Checkpointed { extent: Extent::Emptied }) {
+            self.wal_is_dirty.store(false, Ordering::Release);
+            self.wal_bytes.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Copies the WAL into the database while no other session writes, unless a snapshot reads it: its session comes
+    /// by the evictor later. Must not be dropped in the middle: the permit would be free before SQLite is done.
+    pub(super) async fn checkpoint(self: &Arc<Self>, session: SessionId) -> Result<(), DatabaseError> {
+        let _permit = self.writer.acquire().await;
+        self.check()?;
+        if self.holds.are_any() {
+            return Ok(());
+        }
+        let answer = self.call(session, Command::Checkpoint).await;
+        self.note_checkpoint(&answer);
+        answer.map(|_| ())
+    }
+}
+
+impl Drop for Tenant {
+    fn drop(&mut self) {
+        let mut present = lock(&self.shared.present);
+        // A lease may have put a new entry in this one's place since its last owner let go.
+        if present.get(&self.key).is_some_and(|entry| entry.strong_count() == 0) {
+            present.remove(&self.key);
+        }
+    }
+}

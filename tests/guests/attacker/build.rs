@@ -1,13 +1,12 @@
-//! Makes a module of each file of `tests/attacks/guests/0.2`, and a table of them by their names.
+//! Makes a module of each file of `tests/attacks/guests/<world>`, and a table of them by their names. The attackers of both
+//! worlds are built with it.
 
 use std::path::Path;
 use std::{env, fs, io};
 
 fn main() -> io::Result<()> {
-    write_table(Path::new("../../attacks/guests/0.2"))
-}
-
-fn write_table(folder: &Path) -> io::Result<()> {
+    let world = if env!("CARGO_PKG_NAME") == "attacker3" { "0.3" } else { "0.2" };
+    let folder = Path::new("../../attacks/guests").join(world);
     println!("cargo::rerun-if-changed={}", folder.display());
     let folder = folder.canonicalize()?;
     let (mut modules, mut arms) = (String::new(), String::new());

@@ -156,7 +156,10 @@ pub(crate) async fn run(options: &Options, scratch: &Path) -> Result<()> {
         options.seconds
     );
     let log = scratch.join("dormouse.log");
-    let (mut process, listening) = Process::start(recipe.command()?, &log, Listening::parse).await?;
+    let mut command = recipe.command()?;
+    // The clients of all tenants have one address here, as no node's have.
+    command.args(["--client-requests-max", "4096"]);
+    let (mut process, listening) = Process::start(command, &log, Listening::parse).await?;
     let admin = listening.admin.context("no admin door")?;
     fill(&program, &seed::Door { address: admin, token: recipe.admin_token()? }).await?;
     let seen = measure(options, listening.public, admin).await.with_context(|| process.log_tail())?;

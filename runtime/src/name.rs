@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -177,7 +178,7 @@ impl fmt::Display for VariableName {
 
 /// An immutable id: 128 random bits as 32 lowercase hexadecimal digits.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Id(String);
+pub struct Id(Arc<str>);
 
 impl Id {
     /// A new id from the operating system's random source.
@@ -187,14 +188,14 @@ impl Id {
     pub fn random() -> std::io::Result<Self> {
         let mut bits = [0_u8; 16];
         getrandom::fill(&mut bits).map_err(|error| std::io::Error::other(error.to_string()))?;
-        Ok(Self(hex(&bits)))
+        Ok(Self(hex(&bits).into()))
     }
 
     /// Reads an id that [`Id::random`] made.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        (text.len() == 32 && text.bytes().all(digit)).then(|| Self(text.to_owned()))
+        (text.len() == 32 && text.bytes().all(digit)).then(|| Self(text.into()))
     }
 
     /// The id as text.

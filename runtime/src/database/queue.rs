@@ -8,7 +8,7 @@
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Wake, Waker};
+use std::task::{Poll, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
@@ -22,16 +22,13 @@ struct Inner<T> {
 }
 
 struct Sleeper {
-    waker: Waker,
+    who: Sleeping,
     is_woken: AtomicBool,
 }
 
-struct Unparked(Thread);
-
-impl Wake for Unparked {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
+enum Sleeping {
+    Thread(Thread),
+    Task(Waker),
 }
 
 /// What there is for whoever asks.
@@ -104,7 +101,7 @@ impl<T> Receiver<T> {
     /// Waits for a job; `None` when there will be no more. `on_idle` runs when none has come for `idle_after`.
     pub(super) fn receive(&self, idle_after: Duration, on_idle: impl Fn()) -> Option<T> {
         loop {
-            match self.take(|| Arc::new(Unparked(thread::current())).into()) {
+            match self.take(|| Sleeping::Thread(thread::current())) {
                 Taken::Job(job) => return Some(job),
                 Taken::Nothing(sleeper) => sleeper.sleep(idle_after, &on_idle),
                 Taken::End => return None,
@@ -119,7 +116,7 @@ impl<T> Receiver<T> {
             if waiting.as_ref().is_some_and(|sleeper| !sleeper.is_woken.load(Ordering::Acquire)) {
                 return Poll::Pending;
             }
-            match self.take(|| context.waker().clone()) {
+            match self.take(|| Sleeping::Task(context.waker().clone())) {
                 Taken::Job(job) => Poll::Ready(Some(job)),
                 Taken::Nothing(sleeper) => {
                     waiting = Some(sleeper);
@@ -131,7 +128,7 @@ impl<T> Receiver<T> {
         .await
     }
 
-    fn take(&self, waker: impl FnOnce() -> Waker) -> Taken<T> {
+    fn take(&self, who: impl FnOnce() -> Sleeping) -> Taken<T> {
         let mut inner = self.0.lock();
         if let Some((_, job)) = inner.jobs.pop() {
             return Taken::Job(job);
@@ -139,7 +136,7 @@ impl<T> Receiver<T> {
         if inner.is_closed {
             return Taken::End;
         }
-        let sleeper = Arc::new(Sleeper { waker: waker(), is_woken: AtomicBool::new(false) });
+        let sleeper = Arc::new(Sleeper { who: who(), is_woken: AtomicBool::new(false) });
         inner.idle.push(sleeper.clone());
         Taken::Nothing(sleeper)
     }
@@ -148,7 +145,10 @@ impl<T> Receiver<T> {
 impl Sleeper {
     fn wake(&self) {
         self.is_woken.store(true, Ordering::Release);
-        self.waker.wake_by_ref();
+        match &self.who {
+            Sleeping::Thread(thread) => thread.unpark(),
+            Sleeping::Task(waker) => waker.wake_by_ref(),
+        }
     }
 
     fn sleep(&self, idle_after: Duration, on_idle: impl Fn()) {

@@ -33,18 +33,19 @@ impl Quota {
 
     /// Whether a commit could write more than the log may have.
     pub(super) fn is_used_up(&self) -> bool {
-        self.left() < CACHE_BYTES
+        !self.has_room_for(CACHE_BYTES)
     }
 
     /// Whether the log should be copied before more is written.
     pub(super) fn is_tight(&self) -> bool {
-        self.left() < LOG_BYTES_MIN / 2
+        !self.has_room_for(LOG_BYTES_MIN / 2)
     }
 
-    fn left(&self) -> u64 {
+    /// Whether the log may grow by so much. What it may have in any case needs no look at the file.
+    fn has_room_for(&self, bytes: u64) -> bool {
         let size = |path: &Path| path.metadata().map_or(0, |file| file.len());
-        let most = self.bytes_max.saturating_sub(size(&self.file)).max(LOG_BYTES_MIN);
-        most.saturating_sub(size(&self.log))
+        let log = size(&self.log).saturating_add(bytes);
+        log <= LOG_BYTES_MIN || log <= self.bytes_max.saturating_sub(size(&self.file))
     }
 }
 

@@ -56,7 +56,7 @@ impl Outbound {
 /// Connects to the first address that answers. Each has its share of the time that is left.
 async fn any_of(addresses: &[IpAddr], port: u16, until: Instant) -> Result<TcpStream, Failure> {
     let mut failure = Failure::ConnectTime;
-    let mut left = limits::OUTBOUND_ADDRESSES_MAX.min(addresses.len()) as u32;
+    let mut left = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
     for address in addresses {
         let share = until.saturating_duration_since(Instant::now()) / left.max(1);
         left = left.saturating_sub(1);

@@ -39,8 +39,7 @@ impl Call {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
     {
-        let destination = admitted.destination.clone();
-        match self.head(&destination, request).await {
+        match self.head(&admitted.destination, request).await {
             Ok((response, io)) => {
                 self.tally.answered();
                 let bounds = Bounds {
@@ -53,7 +52,7 @@ impl Call {
             }
             Err(failure) => {
                 self.tally.failed(&failure);
-                failure.tell(Some(&destination));
+                failure.tell(Some(&admitted.destination));
                 Err(failure)
             }
         }

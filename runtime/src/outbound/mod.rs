@@ -131,8 +131,15 @@ pub struct Caller {
     hosts: Arc<OutboundHosts>,
     deadline: Instant,
     sent: u32,
+    /// Made for the first call: most requests make none.
+    calls: Option<Calls>,
+}
+
+/// The calls of one request.
+struct Calls {
+    /// One permit for each that may be open.
     open: Arc<Semaphore>,
-    /// Calls end when the last clone of it is gone.
+    /// They end when the last clone of it is gone.
     present: watch::Sender<()>,
 }
 
@@ -159,8 +166,7 @@ impl Caller {
     /// A sender to `hosts` until `deadline`.
     #[must_use]
     pub fn new(outbound: Arc<Outbound>, hosts: Arc<OutboundHosts>, deadline: Instant) -> Self {
-        let open = Arc::new(Semaphore::new(outbound.policy.concurrency_max as usize));
-        Self { outbound, hosts, deadline, sent: 0, open, present: watch::Sender::new(()) }
+        Self { outbound, hosts, deadline, sent: 0, calls: None }
     }
 
     /// The times that a call may take at most.
@@ -183,12 +189,18 @@ impl Caller {
     {
         self.sent = self.sent.saturating_add(1);
         let is_told = self.sent <= self.outbound.policy.requests_max.saturating_add(1);
-        let (admitted, wanted) = (self.admit(&request), Destination::of(request.uri()).ok());
+        let concurrency_max = self.outbound.policy.concurrency_max as usize;
+        let calls = self.calls.get_or_insert_with(|| Calls {
+            open: Arc::new(Semaphore::new(concurrency_max)),
+            present: watch::Sender::new(()),
+        });
+        let (open, present) = (calls.open.clone(), calls.present.clone());
+        let admitted = self.admit(&request, open);
         let call = exchange::Call {
             outbound: self.outbound.clone(),
             times,
             deadline: self.deadline,
-            present: self.present.clone(),
+            present,
             tally: Tally::new(self.outbound.metrics.clone()),
         };
         in_current_request(async move {
@@ -199,13 +211,13 @@ impl Caller {
             };
             call.tally.failed(&outcome);
             if is_told {
-                outcome.tell(wanted.as_ref());
+                outcome.tell(Destination::of(request.uri()).ok().as_ref());
             }
             Err(outcome)
         })
     }
 
-    fn admit<B: Body>(&self, request: &Request<B>) -> Result<Admitted, Failure> {
+    fn admit<B: Body>(&self, request: &Request<B>, open: Arc<Semaphore>) -> Result<Admitted, Failure> {
         let policy = &self.outbound.policy;
         if self.sent > policy.requests_max {
             return Err(Failure::TooMany(policy.requests_max));
@@ -221,7 +233,7 @@ impl Caller {
             return Err(Failure::RequestBytes(policy.request_bytes_max));
         }
         let at_once = Failure::TooManyAtOnce(policy.concurrency_max);
-        let own = self.open.clone().try_acquire_owned().map_err(|_| at_once)?;
+        let own = open.try_acquire_owned().map_err(|_| at_once)?;
         let busy = Failure::NodeBusy(limits::OUTBOUND_CONNECTIONS_MAX);
         let of_node = self.outbound.open.clone().try_acquire_owned().map_err(|_| busy)?;
         let charge = self.outbound.memory.charge(limits::OUTBOUND_CALL_BYTES)?;

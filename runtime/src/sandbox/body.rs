@@ -176,11 +176,22 @@ impl Taking {
         self.0.is_watched.store(true, Ordering::Release);
     }
 
+    /// Whether there is a guest that a slow client would keep.
+    fn is_watched(&self) -> bool {
+        self.0.is_watched.load(Ordering::Acquire)
+    }
+
     fn offer(&self, bytes: u64) {
+        if !self.is_watched() {
+            return;
+        }
         self.lock().1 = Some(Offer { bytes, since: Instant::now() });
     }
 
     fn took(&self) {
+        if !self.is_watched() {
+            return;
+        }
         let (progress, offer) = &mut *self.lock();
         if let Some(Offer { bytes, since }) = offer.take() {
             progress.moved(bytes, since.elapsed());
@@ -190,7 +201,7 @@ impl Taking {
     /// Waits until the client has been too slow.
     pub(super) async fn too_slow(&self, course: &Course) -> Exceeded {
         // One in the slow lane is not polled again only because its head is there: it looks at once.
-        let looks = || self.0.is_watched.load(Ordering::Acquire) || course.is_heavy();
+        let looks = || self.is_watched() || course.is_heavy();
         poll_fn(|_| if looks() { Poll::Ready(()) } else { Poll::Pending }).await;
         loop {
             let look_again = {

@@ -14,11 +14,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::body::Course;
 use crate::admission::Load;
+use crate::exceeded::{Exceeded, Limit};
 use crate::limits;
-
-/// The guest has used more than its CPU time: so much.
-#[derive(Debug)]
-pub(super) struct Exceeded(pub(super) Duration);
 
 /// Counts one guest's CPU time, and adds it to its tenant's load at the end.
 pub(super) struct Meter {
@@ -57,7 +54,9 @@ impl Meter {
             };
             match poll {
                 Poll::Ready(output) => Poll::Ready(Ok(output)),
-                Poll::Pending if self.used > self.time_max => Poll::Ready(Err(Exceeded(self.used))),
+                Poll::Pending if self.used > self.time_max => {
+                    Poll::Ready(Err(Exceeded::of_time(Limit::CpuTime, self.used, self.time_max)))
+                }
                 Poll::Pending => Poll::Pending,
             }
         })

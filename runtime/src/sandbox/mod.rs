@@ -274,17 +274,14 @@ impl Sandbox {
         let ended = async {
             tokio::select! {
                 biased;
-                called = call => Ok(called),
+                called = call => called,
                 too_slow = taking.too_slow(&course) => Err(too_slow),
             }
         };
         let outcome = match tokio::time::timeout_at(deadline.into(), ended).await {
-            Ok(Ok(Ok(Ok(())))) => Ok(()),
-            Ok(Ok(Ok(Err(error)))) => Err(classify(&error, store.data())),
-            Ok(Ok(Err(meter::Exceeded(used)))) => {
-                Err(Exceeded::of_time(Limit::CpuTime, used, limits.cpu_time_max).into())
-            }
-            Ok(Err(too_slow)) => Err(too_slow.into()),
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(error))) => Err(classify(&error, store.data())),
+            Ok(Err(exceeded)) => Err(exceeded.into()),
             Err(_) => Err(limits.out_of_time(deadline.elapsed()).into()),
         };
         match &outcome {
@@ -308,7 +305,7 @@ impl Sandbox {
         store
     }
 
-    /// Bytes that the pools keep resident in slots no guest uses, and guests that run now.
+    /// What the sandbox holds now.
     #[must_use]
     pub fn figures(&self) -> Figures {
         let (p2, p3) = (figures(&self.p2.engine), figures(&self.p3.engine));

@@ -134,11 +134,12 @@ impl Lease {
 
     /// Tells of a database that is full, once for each lease. A disk that is nearly full tells of itself.
     async fn tell_full(&self) {
+        if self.shared.disk.is_low() {
+            return;
+        }
         let Size { bytes, wal_bytes } = files::size(&self.shared.path(&self.key)).await;
         let (used, allowed) = (bytes + wal_bytes, self.shared.policy.database_bytes_max);
-        if !self.shared.disk.is_low() {
-            self.shared.metrics.exceeded(Exceeded::new(Limit::DatabaseBytes, used, allowed));
-        }
+        self.shared.metrics.exceeded(Exceeded::new(Limit::DatabaseBytes, used, allowed));
     }
 
     async fn run(
@@ -205,7 +206,7 @@ impl Lease {
 const WRITES: &[&str] = &["INSERT", "UPDATE", "DELETE", "REPLACE", "CREATE", "DROP", "ALTER"];
 
 fn starts_with_any(sql: &str, words: &[&str]) -> bool {
-    let word: String = sql.trim_start().chars().take_while(char::is_ascii_alphabetic).collect();
+    let word = sql.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
     words.iter().any(|candidate| word.eq_ignore_ascii_case(candidate))
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!           less than the mark is free
 //!   Roomy ─────────────────────────────▶ Low
-//!     ▲   a quarter more than that is       │
+//!     ▲   a quarter more than that is     │
 //!     └───────────────────────────────────┘
 //! ```
 //!
@@ -45,7 +45,11 @@ impl Disk {
         self.is_low.store(is_low, Ordering::Relaxed);
         match (was_low, is_low) {
             (false, true) => {
-                tracing::warn!(free, free_bytes_min, "the disk is nearly full; writes are turned away");
+                tracing::warn!(
+                    free,
+                    free_bytes_min,
+                    "the disk is nearly full; writes are turned away until some of it is freed, or disk_free_bytes_min lowered"
+                );
             }
             (true, false) => tracing::info!(free, free_bytes_min, "the disk has room again"),
             (true, true) | (false, false) => {}

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-/// A limit. What it is called where it is set, in a metric's label and in the log is the same.
+/// A limit. What it is called in a metric's label and in the log is the same, and most are called so where they are set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
     /// CPU time of a request, in milliseconds.

@@ -1,6 +1,6 @@
-//! Networks of addresses, as settings and manifests write them.
+//! Networks of addresses, as settings and manifests write them, and who counts as one client.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -58,9 +58,34 @@ impl Networks {
     }
 }
 
+/// What a site has of IPv6 at least, and so chooses its addresses from.
+const SITE_PREFIX_BITS: u32 = 64;
+
+/// The client that an address counts as: itself, or of IPv6 its network, in which one client has any address it likes.
+#[must_use]
+pub fn client_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => {
+            let mask = u128::MAX << (128 - SITE_PREFIX_BITS);
+            Ipv6Addr::from_bits(address.to_bits() & mask).into()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_site_is_one_client_and_a_mapped_address_is_the_address() -> Result<(), std::net::AddrParseError> {
+        let client = |text: &str| text.parse().map(client_of);
+        assert_eq!(client("2001:db8:1:2::1")?, client("2001:db8:1:2:ffff::")?);
+        assert_ne!(client("2001:db8:1:2::1")?, client("2001:db8:1:3::1")?);
+        assert_eq!(client("::ffff:192.0.2.1")?, client("192.0.2.1")?);
+        assert_ne!(client("192.0.2.1")?, client("192.0.2.2")?);
+        Ok(())
+    }
 
     #[test]
     fn networks_are_addresses_with_and_without_a_prefix() -> Result<(), Box<dyn std::error::Error>> {

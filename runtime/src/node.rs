@@ -154,7 +154,10 @@ impl Node {
         let public = bind(config.public_listen, "public_listen").await?;
         let admin = bind(config.admin_listen, "admin_listen").await?;
         let draining = Arc::new(AtomicBool::new(false));
-        let connected = Clients::new("connections", config.ingress.client_connections_max);
+        let connected = Clients::new(
+            "connections; if it is a proxy, name it in trusted_proxies",
+            config.ingress.client_connections_max,
+        );
         let connections = (Connections::new(config.connections_max), connected);
         let (not_ready, gauges, counted) = (draining.clone(), rooms.clone(), connections.clone());
         let refusals = rooms.metrics.clone();
@@ -282,7 +285,10 @@ impl Rooms {
             outbound,
             memory,
             disk,
-            clients: Clients::new("requests", config.ingress.client_requests_max),
+            clients: Clients::new(
+                "requests; if it is a proxy, name it in trusted_proxies",
+                config.ingress.client_requests_max,
+            ),
             metrics,
         })
     }

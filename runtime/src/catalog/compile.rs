@@ -93,10 +93,11 @@ impl Compiler {
 
     fn too_costly(&self) -> CatalogError {
         CatalogError::TooCostly(format!(
-            "compiling the component took more than {} s of CPU time or {} MiB of address space, which is what this \
-             node has for it",
+            "compiling the component took more than {} s of CPU time (compile_cpu_time_max_ms), {} MiB of address space \
+             (it follows from memory) or {} MiB of machine code; make it smaller, or give the node more",
             self.limits.cpu_time_max.as_secs(),
-            self.limits.bytes_max >> 20
+            self.limits.bytes_max >> 20,
+            limits::COMPILED_BYTES_MAX >> 20
         ))
     }
 }

@@ -16,7 +16,7 @@ pub(super) struct AuditArgs {
     #[arg(long, value_name = "NUMBER")]
     after: Option<u64>,
     /// How many, at most 1000
-    #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
     /// Print the API's JSON
     #[arg(long)]

@@ -126,7 +126,7 @@ enum Command {
     /// Enter the sandbox of a process and tell what can still be done in it (the tests call this)
     #[command(
         hide = true,
-        after_help = "Example:\n  dormouse probe-sandbox compiler data --elsewhere /etc/passwd"
+        after_help = "Example:\n  dormouse probe-sandbox compiler data --elsewhere /etc/passwd --listen 127.0.0.1:8001 --server 127.0.0.1:8002"
     )]
     ProbeSandbox(probe::ProbeArgs),
 }

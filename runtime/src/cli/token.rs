@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::client::{Client, ClientOptions};
 use super::table::{self, Cell};
 use super::{output, text};
-use crate::name::TenantName;
+use crate::name::{Id, TenantName};
 
 /// Tokens that are asked for at once: the most that the API gives.
 const PAGE_TOKENS: u32 = 1_000;
@@ -108,8 +108,7 @@ pub(super) fn run(args: &TokenArgs) -> anyhow::Result<()> {
         }
         TokenCommand::List { json, client } => list(&client.client()?, *json),
         TokenCommand::Revoke { id, client } => {
-            let well_formed = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
-            if !well_formed {
+            if Id::parse(id).is_none() {
                 bail!("{id:?} is no id of a token; `dormouse token list` shows them");
             }
             client.client()?.delete(&format!("/v1/tokens/{id}"))?;

@@ -164,8 +164,9 @@ impl Node {
             return Ok(left);
         }
         Err(format!(
-            "{} MB are too little: the program takes {}, {} database processes {}, {} connections {}, parked databases {}, {} requests {} at \
-             least, and what they share {}; lower connections_max, park_memory_bytes_max or concurrency_max",
+            "{} MB are too little: the program takes {}, {} database processes {}, {} connections {}, parked databases {}, \
+             {} requests {} at least, and what they share {}; lower connections_max, park_memory_bytes_max, \
+             concurrency_max or database_processes",
             megabytes(self.bytes),
             megabytes(FIXED_BYTES),
             spoken.database_processes,

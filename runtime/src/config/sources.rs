@@ -98,7 +98,7 @@ settings! {
     turn_wait_max_ms,
     /// Largest component that can be uploaded, in bytes [default: what fits, at most 67108864]
     component_bytes_max,
-    /// CPU time that compiling a component may take, in whole seconds [default: 120000]
+    /// CPU time that compiling a component may take, rounded down to whole seconds [default: 120000]
     compile_cpu_time_max_ms,
     /// How long a component stays mapped after its last request [default: 30000]
     component_park_time_max_ms,

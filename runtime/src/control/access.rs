@@ -150,7 +150,7 @@ fn refuse(state: &AdminState, request: &Request) -> ApiError {
 
 /// Where a request came from.
 pub(super) fn address(request: &Request) -> Option<IpAddr> {
-    Some(request.extensions().get::<Peer>()?.address.ip().to_canonical())
+    Some(request.extensions().get::<Peer>()?.address.ip())
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

@@ -148,11 +148,11 @@ fn router(state: Arc<AdminState>) -> Router {
 
 /// While the disk is nearly full, only what reads or frees is done. Statements are looked at by themselves.
 pub(super) async fn keep_room(State(state): Shared, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
+    // `/v1/tenants/<name>/sql` and `/recover`: a function, or a variable, may have either name.
+    let of_tenant = request.uri().path().split('/').nth(4);
     let is_allowed = request.method().is_safe()
         || request.method() == http::Method::DELETE
-        || path.ends_with("/sql")
-        || path.ends_with("/recover");
+        || matches!(of_tenant, Some("sql" | "recover"));
     if state.disk.is_low() && !is_allowed {
         return ApiError::DiskFull.into_response();
     }
@@ -206,8 +206,13 @@ pub(super) struct Page {
 
 impl Page {
     pub(super) fn limit(&self) -> u32 {
-        self.limit.unwrap_or(100).clamp(1, 1_000)
+        page_limit(self.limit)
     }
+}
+
+/// How many entries a page has.
+pub(super) fn page_limit(asked: Option<u32>) -> u32 {
+    asked.unwrap_or(100).clamp(1, 1_000)
 }
 
 #[derive(Serialize)]

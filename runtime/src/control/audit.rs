@@ -15,7 +15,7 @@ use axum::response::{IntoResponse as _, Response};
 use super::access::{Caller, OfTenant, address, now};
 use super::api::{Answer, Shared};
 use super::reply::ApiError;
-use super::store::{Result, Row, Store, StoreError, integer, text};
+use super::store::{Result, Row, Store, integer, optional, text};
 use crate::database::Value;
 use crate::name::Id;
 use crate::problem::ProblemType;
@@ -142,7 +142,7 @@ impl Entry {
     }
 
     /// Notes that the change, and so the entry, is on disk.
-    pub(super) fn is_on_record(&self) {
+    pub(super) fn note_on_record(&self) {
         self.is_written.store(true, Ordering::Relaxed);
     }
 
@@ -242,10 +242,7 @@ pub(super) async fn record(State(state): Shared, request: Request, next: Next) -
 
 fn view(row: &Row) -> Result<EntryView> {
     let owned = |index| text(row, index).map(str::to_owned);
-    let optional = |index| match row.get(index) {
-        Some(Value::Null) => Ok::<_, StoreError>(None),
-        _ => owned(index).map(Some),
-    };
+    let optional = |index| optional(row, index, text).map(|text| text.map(str::to_owned));
     Ok(EntryView {
         id: integer(row, 0)?,
         at: integer(row, 1)?,

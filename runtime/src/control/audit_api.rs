@@ -5,7 +5,7 @@ use axum::extract::{Query, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::api::{Answer, Shared};
+use super::api::{Answer, Shared, page_limit};
 use super::extract::{Checked, QueryOf};
 
 #[derive(Deserialize)]
@@ -16,7 +16,7 @@ pub(super) struct Part {
 }
 
 pub(super) async fn list(State(state): Shared, Checked(Query(part)): QueryOf<Part>) -> Answer<Json<Value>> {
-    let limit = part.limit.unwrap_or(100).clamp(1, 1_000);
+    let limit = page_limit(part.limit);
     let entries = state.audit.entries(part.after, limit).await?;
     let next = entries.last().filter(|_| part.after.is_some() && entries.len() == limit as usize);
     Ok(Json(json!({ "next": next.map(|entry| entry.id), "entries": entries })))

@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::limits;
+use crate::network::client_of;
 
 /// What becomes of one wrong token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +35,7 @@ impl Failures {
         const REFILL: Duration = limits::TOKEN_FAILURE_REFILL;
         let room = REFILL * limits::TOKEN_FAILURES_AT_ONCE;
         let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut key = network(address);
+        let mut key = client_of(address);
         if full_at.len() >= limits::TOKEN_FAILURE_ADDRESSES_MAX && !full_at.contains_key(&key) {
             full_at.retain(|_, full| *full > now);
             if full_at.len() >= limits::TOKEN_FAILURE_ADDRESSES_MAX {
@@ -49,14 +50,6 @@ impl Failures {
         }
         full_at.insert(key, full);
         if debt + REFILL > room { Verdict::LastTold } else { Verdict::Told }
-    }
-}
-
-/// The addresses that one client can choose from: of IPv6, the network that a site has for itself.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
     }
 }
 
@@ -82,14 +75,6 @@ mod tests {
         assert_eq!(failures.note(v4(1), start + limits::TOKEN_FAILURE_REFILL), Verdict::LastTold);
         let much_later = start + limits::TOKEN_FAILURE_REFILL * (limits::TOKEN_FAILURES_AT_ONCE + 1);
         assert_eq!(failures.note(v4(1), much_later), Verdict::Told);
-    }
-
-    #[test]
-    fn one_site_is_one_client_and_a_mapped_address_is_the_address() {
-        let text = |text: &str| text.parse().unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
-        assert_eq!(network(text("2001:db8:1:2::1")), network(text("2001:db8:1:2:ffff::")));
-        assert_ne!(network(text("2001:db8:1:2::1")), network(text("2001:db8:1:3::1")));
-        assert_eq!(network(text("::ffff:192.0.2.1")), network(text("192.0.2.1")));
     }
 
     #[test]

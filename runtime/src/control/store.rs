@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::{Mutex, oneshot};
 
@@ -110,6 +110,15 @@ pub(super) fn text(row: &Row, index: usize) -> Result<&str> {
     row.get(index).and_then(Value::as_text).ok_or(StoreError::Unexpected("text"))
 }
 
+/// A column that may be null.
+pub(super) fn optional<'r, T>(
+    row: &'r Row,
+    index: usize,
+    read: impl FnOnce(&'r Row, usize) -> Result<T>,
+) -> Result<Option<T>> {
+    if row.get(index) == Some(&Value::Null) { Ok(None) } else { read(row, index).map(Some) }
+}
+
 pub(super) fn integer(row: &Row, index: usize) -> Result<i64> {
     row.get(index).and_then(Value::as_integer).ok_or(StoreError::Unexpected("integer"))
 }
@@ -160,8 +169,7 @@ impl Store {
     /// Adds a tenant with a production environment, whose database is made when it is first used.
     pub(super) async fn create_tenant(&self, name: &TenantName, key: &DatabaseKey) -> Result<TenantRow> {
         let environment = EnvironmentName::production();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-        let created_at = i64::try_from(now).unwrap_or(i64::MAX);
+        let created_at = super::access::now();
         let change = vec![
             (
                 "INSERT INTO tenants (id, name, created_at) VALUES (?, ?, ?)".to_owned(),
@@ -335,11 +343,12 @@ impl Store {
     }
 
     /// The same for what a caller of the admin API asked for: the entry of the audit log is a part of the change.
+    /// There is one only where the last statement of the change has changed something.
     pub(super) async fn change_on_record(&self, mut change: Change) -> Result<()> {
         let Some(entry) = audit::current() else { return self.change(change).await };
         change.push(entry.of_change());
         self.change(change).await?;
-        entry.is_on_record();
+        entry.note_on_record();
         Ok(())
     }
 

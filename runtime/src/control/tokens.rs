@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::access::now;
-use super::store::{Row, Store, StoreError, id, integer, text};
+use super::store::{Row, Store, StoreError, id, integer, optional, text};
 use crate::database::Value;
 use crate::limits;
 use crate::name::{Id, hex};
@@ -148,16 +148,15 @@ impl Store {
 
 fn token_row(row: &Row) -> Result<TokenRow, StoreError> {
     let Some(Value::Blob(sha256)) = row.get(1) else { return Err(StoreError::Unexpected("token")) };
-    let is_null = |index| row.get(index) == Some(&Value::Null);
     Ok(TokenRow {
         id: id(row, 0)?,
         sha256: sha256.clone(),
         label: text(row, 2)?.to_owned(),
-        tenant: if is_null(3) { None } else { Some(id(row, 3)?) },
-        tenant_name: if is_null(4) { None } else { Some(text(row, 4)?.to_owned()) },
+        tenant: optional(row, 3, id)?,
+        tenant_name: optional(row, 4, text)?.map(str::to_owned),
         read_only: integer(row, 5)? != 0,
         created_at: integer(row, 6)?,
-        expires_at: if is_null(7) { None } else { Some(integer(row, 7)?) },
+        expires_at: optional(row, 7, integer)?,
     })
 }
 

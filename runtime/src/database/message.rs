@@ -390,7 +390,9 @@ pub enum DatabaseError {
     #[error("the process that runs the database's SQL has ended; send the request again")]
     Ended,
     /// The command did not come back at its time limit, and was given up.
-    #[error("the statement did not end at its time limit, and the database is suspended for a while")]
+    #[error(
+        "the statement did not end at its time limit, and the database is suspended for a while; make it shorter"
+    )]
     Stuck,
     /// Statements of the database did not come back, and it is not touched for a while.
     #[error("the database is suspended: {0}")]

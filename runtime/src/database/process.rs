@@ -179,6 +179,16 @@ impl Process {
     }
 
     /// How often it has ended.
+    /// Commands that run in it.
+    pub(super) fn running(&self) -> u64 {
+        self.state.running.iter().filter(|running| lock(running).is_some()).count() as u64
+    }
+
+    /// Commands that wait for one of its threads.
+    pub(super) fn waiting(&self) -> u64 {
+        self.queue.len() as u64
+    }
+
     pub(super) fn deaths(&self) -> u64 {
         self.state.deaths.load(Ordering::Relaxed)
     }
@@ -321,7 +331,7 @@ impl Keeper {
                     return;
                 }
                 (None, Err(error)) => {
-                    tracing::error!(process = self.index, %error, "a database process cannot be started");
+                    tracing::error!(process = self.index, %error, "a database process cannot be started; it is tried again, and its tenants' requests fail until then");
                 }
                 (started, Ok(mut child)) => {
                     let _ = started.map(|started| started.send(Ok(())));

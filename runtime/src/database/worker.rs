@@ -143,7 +143,7 @@ pub struct Database {
     next: Arc<AtomicU64>,
 }
 
-/// What the database threads have to do.
+/// What the database threads have to do, those of database processes as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Figures {
     /// Commands that run.
@@ -276,10 +276,14 @@ impl Database {
         self.processes.iter().for_each(|process| process.watch(now, grace));
     }
 
-    /// What the database threads have to do.
+    /// What the database threads have to do, those of database processes as well.
     #[must_use]
     pub fn figures(&self) -> Figures {
-        Figures { running: self.watch.busy(), waiting: self.queue.len() as u64 }
+        let in_processes = |count: fn(&Process) -> u64| self.processes.iter().map(count).sum::<u64>();
+        Figures {
+            running: self.watch.busy() + in_processes(Process::running),
+            waiting: self.queue.len() as u64 + in_processes(Process::waiting),
+        }
     }
 
     /// What there is of the database processes.

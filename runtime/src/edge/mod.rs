@@ -65,7 +65,7 @@ pub struct Edge {
     pub proxies: Option<Arc<TrustedProxies>>,
     /// Largest request body.
     pub body_bytes_max: u64,
-    /// How slow a client may send it.
+    /// How slow a client may be with a body, in either direction.
     pub least_rate: LeastRate,
     /// What a request may take at most; a function can ask for less.
     pub limits: GuestLimits,

@@ -108,6 +108,9 @@ impl Failure {
             Self::NoRoute(_) | Self::BadRequest(_) | Self::HeadersTooLarge { .. } | Self::ServiceWorker => {
                 Some(self.to_string())
             }
+            Self::Body(Exceeded { limit: Limit::RequestRate, allowed, .. }) => Some(format!(
+                "it was slower than body_bytes_per_second_min, which is {allowed}, or stopped for body_wait_max_ms"
+            )),
             Self::Body(exceeded) | Self::Guest(GuestFailure::Limit(exceeded)) => {
                 Some(format!("its {} is {}", exceeded.limit.name(), exceeded.allowed))
             }

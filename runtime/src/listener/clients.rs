@@ -1,7 +1,7 @@
 //! Clients: how much one address may have at a time, of connections or of requests. One that has nothing has no entry.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -10,9 +10,7 @@ use std::time::Instant;
 use hyper::body::{Body, Frame, SizeHint};
 
 use crate::limits;
-
-/// What counts as one client of IPv6: a network of this many bits, the least that a customer is given.
-const IPV6_PREFIX_BITS: u32 = 64;
+use crate::network::client_of;
 
 /// Who has how much.
 pub struct Clients {
@@ -34,7 +32,7 @@ pub struct Share {
 }
 
 impl Clients {
-    /// At most `max` for each client, of what the log calls `what`.
+    /// At most `max` for each client. The log says what it has too many of, and what to do, in the words of `what`.
     #[must_use]
     pub fn new(what: &'static str, max: u32) -> Arc<Self> {
         Arc::new(Self { what, max, accounts: Mutex::default() })
@@ -53,7 +51,7 @@ impl Clients {
         // A flood must not become one of log lines.
         if accounts.told.is_none_or(|told| told.elapsed() > limits::REFUSALS_LOG_INTERVAL) {
             accounts.told = Some(Instant::now());
-            tracing::warn!(%client, max = self.max, "a client has too many {}; is it a proxy? then name it in trusted_proxies", self.what);
+            tracing::warn!(%client, max = self.max, "a client has too many {}", self.what);
         }
         None
     }
@@ -77,16 +75,6 @@ impl Drop for Share {
             if *share == 0 {
                 accounts.shares.remove(&self.client);
             }
-        }
-    }
-}
-
-fn client_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => {
-            let bits = u128::from(address) >> (128 - IPV6_PREFIX_BITS) << (128 - IPV6_PREFIX_BITS);
-            Ipv6Addr::from(bits).into()
         }
     }
 }

@@ -72,7 +72,7 @@ pub(super) async fn serve<D: Door>(
     }
     connection.as_mut().graceful_shutdown();
     let ended = tokio::time::timeout(limits::HEADER_READ_TIME_MAX, connection).await;
-    Ok(ended.map_err(|_| Ended::Stalled)??)
+    Ok(ended.map_err(|elapsed| Ended::Silent(elapsed.into()))??)
 }
 
 /// The streams of a connection, and when each last moved.

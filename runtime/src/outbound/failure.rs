@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::body::BoxError;
 use super::destination::{Destination, DestinationError};
+use crate::limits;
 use crate::memory::Exhausted;
 use crate::telemetry::Metrics;
 
@@ -47,7 +48,7 @@ pub enum Failure {
     #[error("the body of its response may have {0} bytes (outbound_response_bytes_max)")]
     ResponseBytes(u64),
     /// The head of its response is too large.
-    #[error("the head of its response is too large")]
+    #[error("the head of its response is too large: at most {} bytes", limits::OUTBOUND_BUFFER_BYTES)]
     ResponseHead,
     /// Its host has no address.
     #[error("its host has no address")]
@@ -56,7 +57,9 @@ pub enum Failure {
     #[error("the addresses of its host cannot be had: {0}")]
     Unresolved(String),
     /// Nobody told them in time.
-    #[error("the addresses of its host did not come in time")]
+    #[error(
+        "the addresses of its host did not come in time (outbound_connect_time_max_ms, or what the guest asked for)"
+    )]
     ResolveTime,
     /// Nobody listens there.
     #[error("the connection was refused")]
@@ -65,13 +68,17 @@ pub enum Failure {
     #[error("its server cannot be reached: {0}")]
     Unreachable(String),
     /// No connection in time.
-    #[error("there was no connection in time")]
+    #[error("there was no connection in time (outbound_connect_time_max_ms, or what the guest asked for)")]
     ConnectTime,
     /// No head of a response in time.
-    #[error("the response did not begin in time")]
+    #[error(
+        "the response did not begin in time (outbound_first_byte_time_max_ms, or what the guest asked for)"
+    )]
     FirstByteTime,
     /// The response paused for too long.
-    #[error("the response did not go on in time")]
+    #[error(
+        "the response did not go on in time (outbound_between_bytes_time_max_ms, or what the guest asked for)"
+    )]
     BetweenBytesTime,
     /// The request that it belongs to must be answered by now.
     #[error("the time of the request is over")]

@@ -102,7 +102,7 @@ const NAMESPACES: &[i32] = &[
     libc::CLONE_NEWCGROUP,
 ];
 
-/// Kinds of sockets that the server needs: for its clients and functions, and to ask libc for addresses.
+/// Kinds of sockets that the server needs: for its clients, functions and processes, and what libc asks the kernel of its networks.
 const SOCKETS: &[i32] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
 /// Writing into a terminal what its user seems to have typed.
@@ -195,7 +195,7 @@ fn refused(profile: Profile<'_>) -> Result<(Rules, String), String> {
     let input: Result<Vec<_>, String> =
         TERMINAL_INPUT.iter().map(|request| rule(vec![condition(1, Is::Eq, *request)?])).collect();
     rules.insert(libc::SYS_ioctl, input?);
-    if of_databases.is_empty() {
+    if matches!(profile, Profile::Node { .. }) {
         let other: Result<Vec<_>, String> =
             SOCKETS.iter().map(|kind| condition(0, Is::Ne, u64::from(kind.unsigned_abs()))).collect();
         rules.insert(libc::SYS_socket, vec![rule(other?)?]);

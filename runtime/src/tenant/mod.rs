@@ -10,7 +10,7 @@
 //!    │                     checkpointed, closed                   │
 //!    └────────────────────────────────────────────────────────────┘
 //!    ▲  recovered                        storage fails
-//!    └─────────────── Quarantined ◀───────────────────── any other
+//!    └───────── Quarantined, Suspended ◀──────────────── any other
 //! ```
 //!
 //! A database is made when it is first opened ([`making`]). Until then there is no file.
@@ -45,7 +45,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc};
 
@@ -163,6 +163,10 @@ struct Shared {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }
 
 impl Tenants {
@@ -401,7 +405,7 @@ impl Shared {
     fn check_disk(&self) -> Result<(), DatabaseError> {
         if self.disk.is_low() {
             return Err(DatabaseError::Full(
-                "the node's disk is nearly full, and takes no writes".to_owned(),
+                "the node's disk is nearly full and takes no writes; try again when its operator has made room".to_owned(),
             ));
         }
         Ok(())

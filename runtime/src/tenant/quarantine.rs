@@ -7,13 +7,12 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{AcquireError, SemaphorePermit};
 
 use super::generations::Generations;
 use super::park::{self, Closing};
-use super::{DatabaseKey, Tenant, files, lock};
+use super::{DatabaseKey, Tenant, files, lock, unix_seconds};
 use crate::database::{Command, DatabaseError, Extent, Reply, SessionId, forget_cached};
 use crate::limits;
 use crate::name::Id;
@@ -73,7 +72,7 @@ impl Quarantines {
         if kept.contains_key(key) {
             return false;
         }
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+        let since = unix_seconds();
         kept.insert(key.clone(), Quarantine { reason: reason.to_owned(), since });
         self.number.store(kept.len(), Ordering::Release);
         true

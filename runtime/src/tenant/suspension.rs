@@ -13,9 +13,9 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use super::{DatabaseKey, Tenant, deferred, lock};
+use super::{DatabaseKey, Tenant, deferred, lock, unix_seconds};
 use crate::database::{Command, DatabaseError, SessionId};
 use crate::limits;
 
@@ -44,7 +44,7 @@ impl Entry {
 #[derive(Default)]
 pub(super) struct Suspensions {
     entries: Mutex<HashMap<DatabaseKey, Entry>>,
-    /// As many as there are, so that a statement of another database takes no lock.
+    /// As many as there are, so that a statement takes no lock when there is none.
     number: AtomicUsize,
 }
 
@@ -83,7 +83,7 @@ impl Suspensions {
         let seconds = before.map_or(limits::SUSPENSION_TIME_MIN, |entry| {
             (Duration::from_secs(entry.suspension.seconds) * 2).min(limits::SUSPENSION_TIME_MAX)
         });
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+        let since = unix_seconds();
         let suspension = Suspension { since, seconds: seconds.as_secs() };
         entries.insert(key.clone(), Entry { suspension, until: None });
         self.number.store(entries.len(), Ordering::Release);

@@ -8,6 +8,7 @@ use dormouse_tests::{Stop, TestNode, guest, problem_of};
 use serde_json::{Value, json};
 
 use crate::cli;
+use crate::tokens::{Made, make, with};
 
 fn entries(node: &TestNode, query: &str) -> Result<Vec<Value>> {
     let answer = node.admin("GET", &format!("/v1/audit{query}"), b"")?.expect(200)?.json()?;
@@ -19,11 +20,6 @@ fn told(entries: &[Value]) -> Vec<(String, String, String)> {
     let text =
         |entry: &Value, member| entry.get(member).and_then(Value::as_str).unwrap_or_default().to_owned();
     entries.iter().map(|entry| (text(entry, "method"), text(entry, "path"), text(entry, "outcome"))).collect()
-}
-
-fn with(node: &TestNode, token: &str, method: &str, path: &str, body: &[u8]) -> Result<Response> {
-    let bearer = format!("Bearer {token}");
-    node.admin_request(method, path, &[("authorization", &bearer)], body)
 }
 
 /// Method, path, body, status, and what the log says of it.
@@ -115,10 +111,7 @@ fn an_import_and_its_way_back_are_on_record() -> Result<()> {
 fn the_record_names_the_token_and_holds_no_secret() -> Result<()> {
     let mut node = TestNode::start()?;
     node.create_tenant("acme")?;
-    let made = json!({"label": "ci", "tenant": "acme"}).to_string();
-    let made = node.admin("POST", "/v1/tokens", made.as_bytes())?.expect(201)?.json()?;
-    let text = |member: &str| made.get(member).and_then(Value::as_str).context("no text").map(str::to_owned);
-    let (id, token) = (text("id")?, text("token")?);
+    let Made { id, token } = make(&node, &json!({"label": "ci", "tenant": "acme"}))?;
     let secret = "hunter2-and-more";
     let set = json!({"value": secret, "secret": true}).to_string();
     with(&node, &token, "PUT", "/v1/tenants/acme/variables/key", set.as_bytes())?.expect(204)?;
@@ -146,11 +139,9 @@ fn the_record_names_the_token_and_holds_no_secret() -> Result<()> {
 fn what_is_refused_is_in_the_log_and_not_on_record() -> Result<()> {
     let node = TestNode::start()?;
     node.create_tenant("acme")?;
-    let made = json!({"label": "looker", "read_only": true}).to_string();
-    let made = node.admin("POST", "/v1/tokens", made.as_bytes())?.expect(201)?.json()?;
-    let token = made.get("token").and_then(Value::as_str).context("no token")?;
+    let Made { token, .. } = make(&node, &json!({"label": "looker", "read_only": true}))?;
     let before = entries(&node, "")?.len();
-    with(&node, token, "DELETE", "/v1/tenants/acme", b"")?.expect(403)?;
+    with(&node, &token, "DELETE", "/v1/tenants/acme", b"")?.expect(403)?;
     with(&node, "wrong", "DELETE", "/v1/tenants/acme", b"")?.expect(401)?;
     node.admin_request("DELETE", "/v1/tenants/acme", &[], b"")?.expect(401)?;
     assert_eq!(entries(&node, "")?.len(), before);
@@ -202,11 +193,9 @@ fn pages_follow_each_other_and_the_latest_come_by_themselves() -> Result<()> {
 fn the_record_is_bounded_and_a_tenants_token_pushes_nobody_out() -> Result<()> {
     let node = TestNode::builder().flag("--audit-entries-max", 100).start()?;
     node.create_tenant("acme")?;
-    let made = json!({"label": "noisy", "tenant": "acme"}).to_string();
-    let made = node.admin("POST", "/v1/tokens", made.as_bytes())?.expect(201)?.json()?;
-    let token = made.get("token").and_then(Value::as_str).context("no token")?;
+    let Made { token, .. } = make(&node, &json!({"label": "noisy", "tenant": "acme"}))?;
     for _ in 0..150 {
-        with(&node, token, "DELETE", "/v1/tenants/acme/variables/none", b"")?.expect(404)?;
+        with(&node, &token, "DELETE", "/v1/tenants/acme/variables/none", b"")?.expect(404)?;
     }
     let kept = entries(&node, "?limit=1000")?;
     let by_noisy = kept.iter().filter(|entry| entry.get("label") == Some(&json!("noisy"))).count();

@@ -137,6 +137,7 @@ fn writes_are_turned_away_before_the_disk_is_full() -> Result<()> {
     assert_eq!(tenant.number("SELECT count(*) FROM t")?, 4_000);
     for refused in [
         node.upload(&tenant.name, "other", &component)?,
+        node.upload(&tenant.name, "sql", &component)?,
         node.admin("POST", "/v1/tenants", br#"{"name":"another"}"#)?,
     ] {
         assert_eq!(problem_of(&refused.expect(507)?)?, "node-disk-full");

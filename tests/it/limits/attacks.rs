@@ -139,6 +139,7 @@ fn attacks() -> Result<Vec<Attack>> {
             }
         }
     }
+    ensure!(files.len() > 30, "only {} attacks", files.len());
     files.sort();
     files.into_iter().map(Attack::read).collect()
 }

@@ -20,7 +20,7 @@ pub use compile::{Compiler, CompilerLimits, compile_in_this_process};
 
 use crate::limits;
 use crate::memory::Exhausted;
-use crate::sandbox::{Compiled, Sandbox, Unsupported, World};
+use crate::sandbox::{Compiled, LinkError, Sandbox, World};
 use crate::telemetry::{Metrics, in_current_request};
 
 /// Why a component cannot be had.
@@ -148,9 +148,12 @@ impl Catalog {
         let linked = tokio::task::spawn_blocking(move || sandbox.link(world, &path))
             .await
             .map_err(|error| CatalogError::Storage(error.to_string()))?;
-        linked.map(Arc::new).map_err(|Unsupported(reason)| {
-            self.metrics.component_refused("unsupported");
-            CatalogError::Unsupported(reason)
+        linked.map(Arc::new).map_err(|error| match error {
+            LinkError::Unsupported(reason) => {
+                self.metrics.component_refused("unsupported");
+                CatalogError::Unsupported(reason)
+            }
+            LinkError::Unmapped(_) => CatalogError::Storage(error.to_string()),
         })
     }
 

@@ -10,11 +10,23 @@ use super::engine;
 use super::guest::Guest;
 use super::{GuestLimits, PoolSize, RequestBody, World, p2, p3};
 
-/// Why a component cannot be used: it imports what the node does not offer, exports no handler, or is made of more than
-/// a guest may have.
+/// Why a component cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Unsupported(pub String);
+pub enum LinkError {
+    /// It imports what the node does not offer, exports no handler, or is made of more than a guest may have.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Its file cannot be opened or mapped.
+    #[error("the compiled component cannot be mapped: {0}")]
+    Unmapped(String),
+}
+
+impl From<wasmtime::Error> for LinkError {
+    fn from(error: wasmtime::Error) -> Self {
+        let reason = format!("{error:#}");
+        if error.is::<std::io::Error>() { Self::Unmapped(reason) } else { Self::Unsupported(reason) }
+    }
+}
 
 /// A component that is compiled, mapped and linked: one step from an instance.
 pub struct Compiled {
@@ -45,19 +57,18 @@ impl Runner {
     }
 
     #[expect(unsafe_code, reason = "wasmtime trusts the bytes of a compiled component")]
-    pub(super) fn link(&self, path: &Path) -> Result<Compiled, Unsupported> {
-        let unsupported = |error: wasmtime::Error| Unsupported(format!("{error:#}"));
+    pub(super) fn link(&self, path: &Path) -> Result<Compiled, LinkError> {
         // SAFETY: the catalog has checked the file's keyed MAC, and keeps it in a folder that is the server's alone.
-        let component = unsafe { Component::deserialize_file(&self.engine, path) }.map_err(unsupported)?;
+        let component = unsafe { Component::deserialize_file(&self.engine, path) }?;
         let image = component.image_range();
         let bytes = (image.end.addr() - image.start.addr()) as u64;
-        let linked = self.linker.instantiate_pre(&component).map_err(unsupported)?;
+        let linked = self.linker.instantiate_pre(&component)?;
         let linked = match self.world {
             World::P2 => p2::Linked::new(linked).map(Linked::P2),
             World::P3 => p3::Linked::new(linked).map(Linked::P3),
         };
         linked.map(|linked| Compiled { linked, bytes }).ok_or_else(|| {
-            Unsupported(
+            LinkError::Unsupported(
                 "the component exports no handler: neither wasi:http/incoming-handler@0.2 nor \
                  wasi:http/handler@0.3; build it with the dormouse SDK or another toolkit for one of them"
                     .to_owned(),

@@ -45,7 +45,7 @@ use guest::{Guest, Limiter};
 use lane::{Guided, Lane};
 pub use least_rate::{LeastRate, Progress};
 use link::Runner;
-pub use link::{Compiled, Unsupported};
+pub use link::{Compiled, LinkError};
 use meter::Meter;
 use outgoing::Hooks;
 use sqlite::Calls;
@@ -196,7 +196,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// When it does not fit that world's engine, or imports what the node does not offer.
-    pub fn link(&self, world: World, path: &Path) -> Result<Compiled, Unsupported> {
+    pub fn link(&self, world: World, path: &Path) -> Result<Compiled, LinkError> {
         self.runner(world).link(path)
     }
 

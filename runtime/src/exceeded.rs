@@ -15,6 +15,8 @@ pub enum Limit {
     Memory,
     /// Elements of a guest's table.
     TableElements,
+    /// Core instances that a component is made of.
+    CoreInstances,
     /// Stack of a guest, in bytes.
     Stack,
     /// Resource handles of a guest.
@@ -48,6 +50,7 @@ impl Limit {
             Self::WallTime => "wall_time_max_ms",
             Self::Memory => "memory_bytes_max",
             Self::TableElements => "table_elements_max",
+            Self::CoreInstances => "core_instances_max",
             Self::Stack => "stack_bytes_max",
             Self::Handles => "handles_max",
             Self::HostCall => "hostcall_bytes_max",

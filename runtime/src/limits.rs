@@ -83,7 +83,7 @@ pub const CPU_TIME_MAX: Duration = Duration::from_secs(1);
 /// Time from a request's arrival to the end of its response.
 pub const WALL_TIME_MAX: Duration = Duration::from_secs(30);
 /// Table elements of one guest. rustc's guests have a few hundred, a Python interpreter some ten thousand.
-pub const TABLE_ELEMENTS_MAX: usize = 100_000;
+pub const TABLE_ELEMENTS_MAX: u64 = 100_000;
 /// Core instances, memories and tables inside one component: adapters and shims make several of one program.
 pub const CORE_INSTANCES_PER_COMPONENT: u32 = 16;
 /// Memories inside one component.
@@ -91,9 +91,9 @@ pub const MEMORIES_PER_COMPONENT: u32 = 2;
 /// Tables inside one component.
 pub const TABLES_PER_COMPONENT: u32 = 8;
 /// Host memory that one host call may take to lift a guest's arguments. wasmtime's own default is 128 MiB.
-pub const HOSTCALL_BYTES_MAX: usize = 16 << 20;
+pub const HOSTCALL_BYTES_MAX: u64 = 16 << 20;
 /// Resource handles (requests, streams, connections) that one guest may hold. wasmtime's default is 1,000,000.
-pub const RESOURCES_MAX: usize = 10_000;
+pub const HANDLES_MAX: u64 = 10_000;
 /// Bytes of a response that the host takes out of a guest at once.
 pub const RESPONSE_CHUNK_BYTES_MAX: usize = 64 << 10;
 /// Names and values of one set of header fields that a guest makes, twice of what browsers and proxies take.
@@ -101,7 +101,9 @@ pub const FIELD_BYTES_MAX: usize = 128 << 10;
 /// Random bytes that one call may ask for.
 pub const RANDOM_BYTES_MAX: u64 = 1 << 20;
 /// What a guest may write to stdout and stderr together in one request; the rest is dropped and said so.
-pub const LOG_BYTES_MAX: usize = 64 << 10;
+pub const LOG_BYTES_MAX: u64 = 64 << 10;
+/// What it may write there in one call.
+pub const LOG_WRITE_BYTES_MAX: usize = 64 << 10;
 /// Longest log line of a guest; a longer one is broken.
 pub const LOG_LINE_BYTES_MAX: usize = 8 << 10;
 /// How often running guests are pre-empted, so that one cannot hold a worker thread.
@@ -177,9 +179,13 @@ pub const DATABASE_PROCESS_ADDRESS_BYTES: u64 = 2 << 30;
 /// A command that has had its thread for this long is slow: another thread takes its place, and it goes on beside the
 /// others at a lower priority. Two flushes of a slow disk take no longer.
 pub const DATABASE_SLOW_AFTER: Duration = Duration::from_millis(20);
+/// CPU time of a command after which its owner's next ones are expected to be slow.
+pub const DATABASE_HEAVY_AFTER: Duration = Duration::from_millis(5);
 /// Priority (nice) of threads that do what takes long. Beside a thread as usual they get a quarter of a core, and the
 /// rest when nobody else wants it; enough to get on, and little enough not to be felt.
 pub const LOW_PRIORITY: i32 = 5;
+/// How long such a thread goes on beside others of its kind.
+pub const LOW_PRIORITY_SLICE: Duration = Duration::from_millis(50);
 /// Stack of a database thread: SQLite's parser and its expression walkers recurse. JSON in its binary form is gone
 /// through by a call for each level, of which a value of 1 MiB can hold 218,000 at 305 bytes each. Only what is used is
 /// memory.

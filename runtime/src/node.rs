@@ -29,14 +29,13 @@ use crate::config::{Config, DescriptorLimit, Flags};
 use crate::control::{self, AdminDoor, AdminState, Audit, Directory, Failures, Keys, Store, Variables};
 use crate::database::{self, Database, ProcessRecipe, ProcessSize};
 use crate::disk::Disk;
-use crate::edge::Edge;
+use crate::edge::{self, Edge};
 use crate::limits;
 use crate::listener::{Bounds, Clients, Connections, Listener};
-use crate::manifest::{self, Milliseconds};
 use crate::memory::Budget;
 use crate::outbound::Outbound;
 use crate::process_sandbox;
-use crate::sandbox::{GuestLimits, Sandbox};
+use crate::sandbox::Sandbox;
 use crate::telemetry::{self, Gauges, Metrics};
 use crate::tenant::{Tenants, Watched};
 
@@ -174,7 +173,7 @@ impl Node {
             component_bytes_max: config.component_bytes_max,
             memory: rooms.memory.clone(),
             disk: rooms.disk.clone(),
-            limits: limits_of(config.guest),
+            limits: edge::as_manifest(config.guest),
             public_listen: public.local_addr()?.to_string(),
             public_url: config.public_url.clone(),
             base_domain: config.base_domain.clone(),
@@ -307,7 +306,6 @@ impl Rooms {
             base_domain: config.base_domain.clone(),
             proxies: config.proxies.clone(),
             body_bytes_max: config.body_bytes_max,
-            least_rate: config.least_rate,
             limits: config.guest,
             draining,
         }
@@ -382,16 +380,6 @@ fn start_database(config: &Config, program: &Path, lock: &File, memory: &Arc<Bud
     };
     let database = Database::start(CONTROL_THREADS, sessions_max, memory)?;
     database.with_processes(recipe).context("a database process cannot be started")
-}
-
-/// The node's limits as a manifest would write them.
-fn limits_of(guest: GuestLimits) -> manifest::Limits {
-    manifest::Limits {
-        memory_bytes_max: guest.memory_bytes_max.try_into().ok(),
-        cpu_time_max_ms: Some(Milliseconds::of(guest.cpu_time_max)),
-        wall_time_max_ms: Some(Milliseconds::of(guest.wall_time_max)),
-        response_bytes_max: Some(guest.response_bytes_max),
-    }
 }
 
 fn make_private_folder(folder: &Path) -> Result<()> {

@@ -78,6 +78,22 @@ fn a_client_that_takes_nothing_lets_go_of_its_turn(guest: &str) -> Result<()> {
 }
 
 #[test]
+fn a_function_may_ask_for_faster_clients() -> Result<()> {
+    let node = IMPATIENT.node()?;
+    let tenant = node.tenant("hello")?;
+    let component = std::fs::read(dormouse_tests::guest("misbehave")?)?;
+    let manifest = br#"{"limits":{"body_bytes_per_second_min":100000000}}"#;
+    let parts = [("component", component.as_slice()), ("manifest", manifest.as_slice())];
+    node.upload_parts(&tenant.name, "fn", &parts)?.expect(200)?;
+    let mut connection = node.connect()?;
+    connection.chunked_request("POST", &tenant.path("/sql"), &[])?;
+    connection.chunk(b"{\"sql\":")?;
+    assert_eq!(problem_of(&connection.response("POST")?.expect(408)?)?, "body-too-slow");
+    assert_eq!(told(&tenant, "request_bytes_per_second_min")?.number("allowed"), Some(100_000_000));
+    Ok(())
+}
+
+#[test]
 fn a_body_over_the_cap_is_counted() -> Result<()> {
     let node = TestNode::builder().flag("--body-bytes-max", 1_000).start()?;
     let tenant = node.tenant("misbehave")?;

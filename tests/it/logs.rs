@@ -132,7 +132,7 @@ fn a_flood_is_cut_and_said_so(guest: &str) -> Result<()> {
         node.logs().matching(|line| line.request("request_id") == Some(id) && line.get("stream").is_some());
     let bytes: usize = flood.iter().map(|line| line.message().len()).sum();
     ensure!(
-        (32 << 10..=dormouse::limits::LOG_BYTES_MAX).contains(&bytes),
+        (32 << 10..=dormouse::limits::LOG_BYTES_MAX as usize).contains(&bytes),
         "{bytes} bytes in {} lines",
         flood.len()
     );

@@ -280,6 +280,12 @@ fn a_node_tells_the_most_that_a_manifest_may_ask_for() -> Result<()> {
         "cpu_time_max_ms": 200,
         "wall_time_max_ms": 2_000,
         "response_bytes_max": 67_108_864,
+        "body_bytes_per_second_min": 1_024,
+        "table_elements_max": 100_000,
+        "core_instances_max": 16,
+        "handles_max": 10_000,
+        "hostcall_bytes_max": 16_777_216,
+        "log_bytes_max": 65_536,
     });
     assert_eq!(limits, &expected);
     Ok(())

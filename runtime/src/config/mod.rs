@@ -58,8 +58,6 @@ pub struct Config {
     pub ingress: Ingress,
     /// Largest request body.
     pub body_bytes_max: u64,
-    /// How slow a client may be with a body.
-    pub least_rate: LeastRate,
     /// What one guest may take.
     pub guest: GuestLimits,
     /// Requests that run at the same time.
@@ -181,12 +179,13 @@ impl Config {
             connections_max: spoken?.connections_max,
             ingress: ingress?,
             body_bytes_max: body_bytes_max?,
-            least_rate: LeastRate { wait_max: body_wait_max?, bytes_per_second: bytes_per_second? },
             guest: GuestLimits {
                 memory_bytes_max: memory_bytes_max?,
                 cpu_time_max: cpu_time_max?,
                 wall_time_max: wall_time_max?,
                 response_bytes_max: response_bytes_max?,
+                least_rate: LeastRate { wait_max: body_wait_max?, bytes_per_second: bytes_per_second? },
+                ..GuestLimits::default()
             },
             concurrency_max,
             pool_idle_bytes_max: pool_idle_bytes_max?,

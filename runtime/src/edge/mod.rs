@@ -6,6 +6,7 @@
 
 mod client;
 mod cookie;
+mod function_limits;
 mod hygiene;
 mod intake;
 mod origin;
@@ -24,16 +25,17 @@ use hyper::body::Incoming;
 
 use crate::admission::{Admission, InFlight};
 use crate::catalog::Catalog;
-use crate::control::{Directory, Target};
+use crate::control::Directory;
 use crate::listener::{Clients, Door, Held, Peer, TrustedProxies};
 use crate::memory::{Budget, Exhausted};
 use crate::outbound::{Caller, Outbound};
 use crate::request_id::RequestId;
 use crate::routing::{self, BaseDomain, Route};
-use crate::sandbox::{GuestFailure, GuestLimits, LeastRate, OnDisconnect, Run, Sandbox};
+use crate::sandbox::{GuestFailure, GuestLimits, OnDisconnect, Run, Sandbox};
 use crate::telemetry::{Metrics, RequestContext};
 use crate::tenant::Tenants;
 use client::Client;
+pub use function_limits::as_manifest;
 use reply::Failure;
 pub use reply::ReplyBody;
 use request_body::{BoundedBody, Bounds, Broken};
@@ -65,8 +67,6 @@ pub struct Edge {
     pub proxies: Option<Arc<TrustedProxies>>,
     /// Largest request body.
     pub body_bytes_max: u64,
-    /// How slow a client may be with a body, in either direction.
-    pub least_rate: LeastRate,
     /// What a request may take at most; a function can ask for less.
     pub limits: GuestLimits,
     /// Whether the node is shutting down.
@@ -151,7 +151,7 @@ impl Edge {
         let address = route.address.to_string().into();
         let in_flight = InFlight { request_id: id.shared(), address, since: arrived };
         let ticket = self.admission.enter(&target.database.tenant, in_flight).await?;
-        let limits = self.limits_of(&target);
+        let limits = function_limits::of(&target.limits, self.limits);
         let deadline = arrived + limits.wall_time_max;
         let compiled = tokio::time::timeout_at(deadline.into(), self.catalog.load(&target.component))
             .await
@@ -160,14 +160,12 @@ impl Edge {
         intake::rewrite(&mut parts, &route, client, id)?;
         let on_disconnect = on_disconnect(&parts.method);
         let broken = Broken::default();
-        let bounds = Bounds { bytes_max: self.body_bytes_max, least_rate: self.least_rate };
+        let bounds = Bounds { bytes_max: self.body_bytes_max, least_rate: limits.least_rate };
         let body = BoundedBody::new(body, bounds, broken.clone(), self.metrics.clone());
         let request = Request::from_parts(parts, body.boxed_unsync());
         let caller = Caller::new(self.outbound.clone(), target.outbound_hosts.clone(), deadline);
         let variables = Arc::new(VariablesOf { directory: self.directory.clone(), target });
-        let least_rate = self.least_rate;
-        let run =
-            Run { request, deadline, limits, ticket, lease, variables, caller, least_rate, on_disconnect };
+        let run = Run { request, deadline, limits, ticket, lease, variables, caller, on_disconnect };
         let outcome = self.sandbox.run(compiled, run).await;
         if let Some(exceeded) = broken.by() {
             return Err(Failure::Body(exceeded));
@@ -175,17 +173,6 @@ impl Edge {
         let mut response = reply::from_guest(outcome?, id)?;
         origin::confine(response.headers_mut(), &route, &client.scheme);
         Ok(response)
-    }
-
-    /// What a request of a function may take: the node's limits, or its own.
-    fn limits_of(&self, target: &Target) -> GuestLimits {
-        let (own, node) = (&target.limits, self.limits);
-        node.lowered_to(GuestLimits {
-            memory_bytes_max: own.memory_bytes().unwrap_or(node.memory_bytes_max),
-            cpu_time_max: own.cpu_time().unwrap_or(node.cpu_time_max),
-            wall_time_max: own.wall_time().unwrap_or(node.wall_time_max),
-            response_bytes_max: own.response_bytes().unwrap_or(node.response_bytes_max),
-        })
     }
 
     fn out_of_time(&self, limits: GuestLimits, deadline: Instant) -> GuestFailure {

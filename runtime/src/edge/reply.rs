@@ -188,6 +188,9 @@ fn limit_problem(limit: Limit) -> ProblemType {
         Limit::CpuTime => problem(S::BAD_GATEWAY, "cpu-time-limit", "The function used too much CPU time"),
         Limit::Memory => problem(S::BAD_GATEWAY, "memory-limit", "The function used too much memory"),
         Limit::TableElements => problem(S::BAD_GATEWAY, "table-limit", "The function's tables are too large"),
+        Limit::CoreInstances => {
+            problem(S::BAD_GATEWAY, "instance-limit", "The component is made of too many instances")
+        }
         Limit::Stack => problem(S::BAD_GATEWAY, "stack-limit", "The function's calls are nested too deeply"),
         Limit::Handles => problem(S::BAD_GATEWAY, "handle-limit", "The function holds too many resources"),
         Limit::HostCall => {

@@ -125,6 +125,12 @@ impl Reader<'_> {
             cpu_time_max_ms: section.value(self, "cpu_time_max_ms"),
             wall_time_max_ms: section.value(self, "wall_time_max_ms"),
             response_bytes_max: section.value(self, "response_bytes_max"),
+            body_bytes_per_second_min: section.value(self, "body_bytes_per_second_min"),
+            table_elements_max: section.value(self, "table_elements_max"),
+            core_instances_max: section.value(self, "core_instances_max"),
+            handles_max: section.value(self, "handles_max"),
+            hostcall_bytes_max: section.value(self, "hostcall_bytes_max"),
+            log_bytes_max: section.value(self, "log_bytes_max"),
         };
         section.finish(self);
         Some(limits)

@@ -129,12 +129,7 @@ impl Restore<'_> {
     async fn compile(&mut self) -> Result<Vec<String>> {
         let mut refused = Vec::new();
         let keys = Keys::load_or_make(&self.data.join("keys"))?;
-        let guest = GuestLimits {
-            memory_bytes_max: limits::MEMORY_BYTES_MAX,
-            cpu_time_max: limits::CPU_TIME_MAX,
-            wall_time_max: limits::WALL_TIME_MAX,
-            response_bytes_max: limits::RESPONSE_BYTES_MAX,
-        };
+        let guest = GuestLimits::default();
         let memory = Arc::new(Budget::unlimited());
         let pool = PoolSize { guests_max: 1, idle_bytes_max: 0 };
         let sandbox = Arc::new(Sandbox::new(guest, pool, memory.clone(), Arc::default())?);

@@ -49,7 +49,7 @@ pub(super) fn runner(world: World, guest: GuestLimits, size: PoolSize) -> anyhow
         .max_memories_per_component(limits::MEMORIES_PER_COMPONENT)
         .max_tables_per_component(limits::TABLES_PER_COMPONENT)
         .max_memory_size(usize::try_from(guest.memory_bytes_max)?)
-        .table_elements(limits::TABLE_ELEMENTS_MAX)
+        .table_elements(usize::try_from(guest.table_elements_max)?)
         .max_unused_warm_slots(limits::WARM_SLOTS_MAX)
         .linear_memory_keep_resident(kept.memory)
         .table_keep_resident(kept.table)

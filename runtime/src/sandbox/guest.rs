@@ -7,12 +7,13 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use super::GuestLimits;
 use super::logs::{Allowance, LogStream, Stream};
 use super::outgoing::Hooks;
 use super::sqlite::{self, Calls};
 use super::variables::{self, Variables};
 use crate::exceeded::{Exceeded, Limit};
-use crate::limits;
+use crate::limits::{FIELD_BYTES_MAX, MEMORY_INCLUDED_BYTES, RANDOM_BYTES_MAX};
 use crate::memory::{Charge, Exhausted};
 use crate::telemetry::Metrics;
 
@@ -34,20 +35,21 @@ impl Guest {
         variables: Arc<dyn Variables>,
         hooks: Hooks,
         limiter: Limiter,
+        limits: GuestLimits,
         metrics: &Arc<Metrics>,
     ) -> Self {
-        let allowance = Allowance::new(metrics.clone());
+        let allowance = Allowance::new(limits.log_bytes_max, metrics.clone());
         let wasi = WasiCtx::builder()
             .stdout(LogStream::new(Stream::Stdout, allowance.clone()))
             .stderr(LogStream::new(Stream::Stderr, allowance))
             .allow_tcp(false)
             .allow_udp(false)
-            .max_random_size(limits::RANDOM_BYTES_MAX)
+            .max_random_size(RANDOM_BYTES_MAX)
             .build();
         let mut http = WasiHttpCtx::new();
-        http.set_field_size_limit(limits::FIELD_BYTES_MAX);
+        http.set_field_size_limit(FIELD_BYTES_MAX);
         let mut table = ResourceTable::new();
-        table.set_max_capacity(limits::RESOURCES_MAX);
+        table.set_max_capacity(usize::try_from(limits.handles_max).unwrap_or(usize::MAX));
         Self { wasi, http, hooks, table, limiter, calls, opens: 0, variables }
     }
 
@@ -74,9 +76,9 @@ impl WasiHttpView for Guest {
     }
 }
 
-/// Bounds of memories and tables, and the charge for them.
+/// Bounds of instances, memories and tables, and the charge for them.
 pub(super) struct Limiter {
-    memory_bytes_max: usize,
+    limits: GuestLimits,
     memory_bytes: usize,
     table_bytes: usize,
     charge: Charge,
@@ -85,23 +87,29 @@ pub(super) struct Limiter {
 }
 
 impl Limiter {
-    pub(super) fn new(memory_bytes_max: u64, charge: Charge) -> Self {
-        let memory_bytes_max = usize::try_from(memory_bytes_max).unwrap_or(usize::MAX);
-        Self { memory_bytes_max, memory_bytes: 0, table_bytes: 0, charge, refused: None }
+    pub(super) fn new(limits: GuestLimits, charge: Charge) -> Self {
+        Self { limits, memory_bytes: 0, table_bytes: 0, charge, refused: None }
+    }
+
+    fn refuse(&mut self, limit: Limit, wanted: usize, allowed: u64) -> bool {
+        let is_over = wanted as u64 > allowed;
+        if is_over {
+            self.refused = Some(Exceeded::new(limit, wanted as u64, allowed));
+        }
+        is_over
     }
 
     /// An error ends the guest, whatever it would make of a refusal.
     fn settle(&mut self) -> Result<(), Exhausted> {
         let bytes = self.memory_bytes.saturating_add(self.table_bytes) as u64;
-        self.charge.resize(bytes.saturating_sub(limits::MEMORY_INCLUDED_BYTES))
+        self.charge.resize(bytes.saturating_sub(MEMORY_INCLUDED_BYTES))
     }
 }
 
 impl ResourceLimiter for Limiter {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let total = self.memory_bytes.saturating_sub(current).saturating_add(desired);
-        if total > self.memory_bytes_max {
-            self.refused = Some(Exceeded::new(Limit::Memory, total as u64, self.memory_bytes_max as u64));
+        if self.refuse(Limit::Memory, total, self.limits.memory_bytes_max) {
             return Ok(false);
         }
         self.memory_bytes = total;
@@ -110,13 +118,15 @@ impl ResourceLimiter for Limiter {
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        if desired > limits::TABLE_ELEMENTS_MAX {
-            let allowed = limits::TABLE_ELEMENTS_MAX as u64;
-            self.refused = Some(Exceeded::new(Limit::TableElements, desired as u64, allowed));
+        if self.refuse(Limit::TableElements, desired, self.limits.table_elements_max) {
             return Ok(false);
         }
         self.table_bytes += desired.saturating_sub(current) * size_of::<usize>();
         self.settle()?;
         Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        usize::try_from(self.limits.core_instances_max).unwrap_or(usize::MAX)
     }
 }

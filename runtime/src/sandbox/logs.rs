@@ -28,15 +28,17 @@ pub(super) enum Stream {
 pub(super) struct Allowance(Arc<Left>);
 
 struct Left {
+    allowed: usize,
     bytes: AtomicUsize,
     is_told: AtomicBool,
     metrics: Arc<Metrics>,
 }
 
 impl Allowance {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        let bytes = AtomicUsize::new(limits::LOG_BYTES_MAX);
-        Self(Arc::new(Left { bytes, is_told: AtomicBool::new(false), metrics }))
+    pub(super) fn new(bytes_max: u64, metrics: Arc<Metrics>) -> Self {
+        let allowed = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        let bytes = AtomicUsize::new(allowed);
+        Self(Arc::new(Left { allowed, bytes, is_told: AtomicBool::new(false), metrics }))
     }
 }
 
@@ -70,8 +72,9 @@ impl LogStream {
         }
         // The rest is dropped, and this is said once.
         if allowed < bytes.len() && !self.allowance.0.is_told.swap(true, Ordering::Relaxed) {
-            let (used, allowed) = (limits::LOG_BYTES_MAX + bytes.len() - allowed, limits::LOG_BYTES_MAX);
-            self.allowance.0.metrics.exceeded(Exceeded::new(Limit::Log, used as u64, allowed as u64));
+            let of_request = self.allowance.0.allowed;
+            let used = of_request.saturating_add(bytes.len() - allowed);
+            self.allowance.0.metrics.exceeded(Exceeded::new(Limit::Log, used as u64, of_request as u64));
         }
     }
 
@@ -150,7 +153,7 @@ impl OutputStream for LogStream {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(limits::LOG_BYTES_MAX)
+        Ok(limits::LOG_WRITE_BYTES_MAX)
     }
 }
 

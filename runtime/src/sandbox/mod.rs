@@ -67,20 +67,41 @@ pub struct GuestLimits {
     pub wall_time_max: Duration,
     /// Body of the response, in bytes.
     pub response_bytes_max: u64,
+    /// How slowly its client may send or take a body.
+    pub least_rate: LeastRate,
+    /// Elements of a table.
+    pub table_elements_max: u64,
+    /// Core instances that its component is made of.
+    pub core_instances_max: u64,
+    /// Resource handles; in the 0.3 world also tasks and streams.
+    pub handles_max: u64,
+    /// Host memory for the arguments of one call, in bytes.
+    pub hostcall_bytes_max: u64,
+    /// Log output of the request, in bytes.
+    pub log_bytes_max: u64,
+}
+
+impl Default for GuestLimits {
+    fn default() -> Self {
+        Self {
+            memory_bytes_max: limits::MEMORY_BYTES_MAX,
+            cpu_time_max: limits::CPU_TIME_MAX,
+            wall_time_max: limits::WALL_TIME_MAX,
+            response_bytes_max: limits::RESPONSE_BYTES_MAX,
+            least_rate: LeastRate {
+                wait_max: limits::BODY_WAIT_MAX,
+                bytes_per_second: limits::BODY_BYTES_PER_SECOND_MIN,
+            },
+            table_elements_max: limits::TABLE_ELEMENTS_MAX,
+            core_instances_max: u64::from(limits::CORE_INSTANCES_PER_COMPONENT),
+            handles_max: limits::HANDLES_MAX,
+            hostcall_bytes_max: limits::HOSTCALL_BYTES_MAX,
+            log_bytes_max: limits::LOG_BYTES_MAX,
+        }
+    }
 }
 
 impl GuestLimits {
-    /// The lower of each of these limits and others.
-    #[must_use]
-    pub fn lowered_to(self, own: Self) -> Self {
-        Self {
-            memory_bytes_max: own.memory_bytes_max.min(self.memory_bytes_max),
-            cpu_time_max: own.cpu_time_max.min(self.cpu_time_max),
-            wall_time_max: own.wall_time_max.min(self.wall_time_max),
-            response_bytes_max: own.response_bytes_max.min(self.response_bytes_max),
-        }
-    }
-
     /// A request that is not over `late` after its deadline, or at it.
     #[must_use]
     pub fn out_of_time(self, late: Duration) -> Exceeded {
@@ -142,8 +163,6 @@ pub struct Run {
     pub lease: Lease,
     /// What the operator has set for the function.
     pub variables: Arc<dyn Variables>,
-    /// How slowly the client may take the response.
-    pub least_rate: LeastRate,
     /// What sends the guest's own requests.
     pub caller: Caller,
     /// What happens to the guest when the client goes away before the whole response is sent.
@@ -213,7 +232,7 @@ impl Sandbox {
         run: Run,
     ) -> Result<http::Response<GuestBody>, GuestFailure> {
         let (head, mut response) = Head::channel();
-        let (course, taking) = (Course::default(), Taking::new(run.least_rate));
+        let (course, taking) = (Course::default(), Taking::new(run.limits.least_rate));
         let load = run.ticket.load().clone();
         let (on_disconnect, deadline) = (run.on_disconnect, run.deadline);
         let has_body = run.request.method() != http::Method::HEAD;
@@ -260,12 +279,12 @@ impl Sandbox {
     ) -> Result<(), GuestFailure> {
         let (deadline, limits) = (run.deadline, run.limits);
         let calls = Calls::new(run.lease, self.memory.clone());
-        let limiter = Limiter::new(limits.memory_bytes_max, self.memory.charge(0)?);
+        let limiter = Limiter::new(limits, self.memory.charge(0)?);
         // Declared before the store, so that whoever has the turn next finds the instance's slot free.
         let ticket = run.ticket;
         let hooks = Hooks::new(run.caller);
-        let guest = Guest::new(calls, run.variables, hooks, limiter, &self.metrics);
-        let mut store = self.store(compiled.world(), guest);
+        let guest = Guest::new(calls, run.variables, hooks, limiter, limits, &self.metrics);
+        let mut store = self.store(compiled.world(), guest, limits);
         // Declared after the store, so that it speaks before the store closes the body.
         let mut verdict = course.verdict();
         let _ticking = self.ticker.tick();
@@ -280,7 +299,7 @@ impl Sandbox {
         };
         let outcome = match tokio::time::timeout_at(deadline.into(), ended).await {
             Ok(Ok(Ok(()))) => Ok(()),
-            Ok(Ok(Err(error))) => Err(classify(&error, store.data())),
+            Ok(Ok(Err(error))) => Err(classify(&error, store.data(), limits)),
             Ok(Err(exceeded)) => Err(exceeded.into()),
             Err(_) => Err(limits.out_of_time(deadline.elapsed()).into()),
         };
@@ -292,15 +311,16 @@ impl Sandbox {
         outcome
     }
 
-    fn store(&self, world: World, guest: Guest) -> Store<Guest> {
+    fn store(&self, world: World, guest: Guest, limits: GuestLimits) -> Store<Guest> {
         let mut store = Store::new(&self.runner(world).engine, guest);
         store.limiter(|guest| &mut guest.limiter);
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
-        store.set_hostcall_fuel(limits::HOSTCALL_BYTES_MAX);
-        store.set_max_component_handles(limits::RESOURCES_MAX);
+        let handles_max = usize::try_from(limits.handles_max).unwrap_or(usize::MAX);
+        store.set_hostcall_fuel(usize::try_from(limits.hostcall_bytes_max).unwrap_or(usize::MAX));
+        store.set_max_component_handles(handles_max);
         if let Some(tasks_and_streams) = store.concurrent_resource_table() {
-            tasks_and_streams.set_max_capacity(limits::RESOURCES_MAX);
+            tasks_and_streams.set_max_capacity(handles_max);
         }
         store
     }
@@ -345,14 +365,14 @@ pub struct Figures {
     pub guests_in_line: u64,
 }
 
-fn classify(error: &wasmtime::Error, guest: &Guest) -> GuestFailure {
+fn classify(error: &wasmtime::Error, guest: &Guest, allowed: GuestLimits) -> GuestFailure {
     if error.is::<wasmtime::PoolConcurrencyLimitError>() {
         GuestFailure::PoolExhausted(format!("{error:#}"))
     } else if let Some(exhausted) = error.downcast_ref::<Exhausted>() {
         GuestFailure::NodeMemory(*exhausted)
     } else if let Some(exceeded) = guest.limiter.refused {
         exceeded.into()
-    } else if let Some(exceeded) = limit_of_the_engine(error) {
+    } else if let Some(exceeded) = limit_of_the_engine(error, allowed) {
         exceeded.into()
     } else if let Some(trap) = error.downcast_ref::<Trap>() {
         GuestFailure::Trap(format!("{trap}"))
@@ -362,7 +382,7 @@ fn classify(error: &wasmtime::Error, guest: &Guest) -> GuestFailure {
 }
 
 /// The limit that wasmtime or its host functions found exceeded. Some of their errors have no type that can be named.
-fn limit_of_the_engine(error: &wasmtime::Error) -> Option<Exceeded> {
+fn limit_of_the_engine(error: &wasmtime::Error, allowed: GuestLimits) -> Option<Exceeded> {
     let whole = |limit, allowed: u64| Some(Exceeded::new(limit, allowed, allowed));
     let says = |text: &str| error.chain().any(|cause| cause.to_string().contains(text));
     if error.downcast_ref::<Trap>() == Some(&Trap::StackOverflow) {
@@ -370,9 +390,11 @@ fn limit_of_the_engine(error: &wasmtime::Error) -> Option<Exceeded> {
     } else if matches!(error.downcast_ref(), Some(ResourceTableError::Full))
         || says("store handle limit exceeded")
     {
-        whole(Limit::Handles, limits::RESOURCES_MAX as u64)
+        whole(Limit::Handles, allowed.handles_max)
     } else if says("fuel allocated for hostcalls has been exhausted") {
-        whole(Limit::HostCall, limits::HOSTCALL_BYTES_MAX as u64)
+        whole(Limit::HostCall, allowed.hostcall_bytes_max)
+    } else if says("resource limit exceeded: instance count") {
+        whole(Limit::CoreInstances, allowed.core_instances_max)
     } else if says("total size of fields exceeds limit") {
         whole(Limit::FieldBytes, limits::FIELD_BYTES_MAX as u64)
     } else if says("requested len") && says("exceeds limit") {

@@ -7,6 +7,7 @@
 //! - `expect:` the slug of a problem, `answered` (200), `cut` (the head comes, and not the whole body), or `refused`
 //!   (the upload gets `bad-component`); several with `|` between them;
 //! - `limit:` the limit that a metric counts and a line of the log tells of, if any;
+//! - `allowed:` how much that line says was allowed;
 //! - `manifest:` the function's section of a manifest, as JSON;
 //! - `says:` a text that the problem's detail holds.
 
@@ -119,6 +120,8 @@ impl Attack {
             let line = told(tenant, limit)?;
             let (used, allowed) = (line.number("used"), line.number("allowed"));
             ensure!(used >= allowed && allowed > Some(0), "{line}");
+            let said = self.says("allowed").map(str::parse).transpose()?;
+            ensure!(said.is_none() || said == allowed, "{line}");
             ensure!(
                 count(tenant.node, limit)?.total_cmp(&(before + 1.0)) == Ordering::Equal,
                 "it is not counted"

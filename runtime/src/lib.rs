@@ -42,3 +42,4 @@ pub mod network;
 pub mod problem;
 pub mod request_id;
 pub mod spelling;
+pub mod thread;

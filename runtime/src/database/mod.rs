@@ -26,6 +26,7 @@ mod process;
 mod queue;
 mod quota;
 mod session;
+mod slow;
 mod sqlite;
 mod statement;
 mod stream;

@@ -20,16 +20,19 @@ use rustix::thread::{Pid, gettid};
 use super::memory::{give_back_unused, grant_from};
 use super::message::{DatabaseError, Owner, SessionId};
 use super::queue::Receiver;
+use super::slow::SlowOwners;
 use super::watch::Seat;
 use super::worker::{Asker, IDLE_AFTER, Job, Slots, carry_out, lock};
 use crate::limits;
 use crate::memory::Budget;
+use crate::thread::cpu_time;
 
 /// The threads. They end when their queue is closed.
 pub(super) struct Threads {
     jobs: Receiver<Job>,
     slots: Arc<Slots>,
     memory: Arc<Budget>,
+    slow_owners: SlowOwners,
     desks: Mutex<Vec<Arc<Desk>>>,
     next: AtomicU64,
 }
@@ -50,7 +53,8 @@ struct Work {
 impl Threads {
     pub(super) fn new(jobs: Receiver<Job>, slots: Arc<Slots>, memory: &Arc<Budget>) -> Arc<Self> {
         let memory = memory.clone();
-        Arc::new(Self { jobs, slots, memory, desks: Mutex::default(), next: AtomicU64::new(0) })
+        let (slow_owners, desks, next) = Default::default();
+        Arc::new(Self { jobs, slots, memory, slow_owners, desks, next })
     }
 
     /// Starts a thread for a seat.
@@ -76,9 +80,14 @@ impl Threads {
             let Some(asker) = self.slots.unless_given_up(session, asker) else { continue };
             let due = Instant::now() + command.time_max();
             *lock(&desk.work) = Some(Work { session, due, asker });
-            seat.begin();
+            seat.begin(self.slow_owners.has(session.owner));
+            let used_before = cpu_time();
             let answer = carry_out(&self.slots, session, command);
             let goes_on = seat.end();
+            if !goes_on {
+                let used = cpu_time().saturating_sub(used_before);
+                self.slow_owners.note(session.owner, used > limits::DATABASE_HEAVY_AFTER);
+            }
             let work = lock(&desk.work).take();
             match work {
                 Some(work) => work.asker.tell(answer),

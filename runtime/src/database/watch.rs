@@ -10,19 +10,20 @@
 //!
 //! Nobody knows beforehand which statement will be slow. So there is always the full number of threads for those that
 //! are not: a thread whose command has become slow works on at a lower priority, another takes its seat at once, and
-//! it ends with its command. A session has one command at a time, so that there are never more slow threads than
+//! it ends with its command. One that is likely to be slow, because its owner's last ones were, counts as slow from its
+//! beginning. A session has one command at a time, so that there are never more slow threads than
 //! requests.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, setpriority_process};
-use rustix::thread::gettid;
+use rustix::thread::{Pid, gettid};
 
 use crate::limits;
+use crate::thread::lower_priority;
 
 /// How often the watch looks while there is work.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -40,6 +41,8 @@ struct Shared {
     started: Instant,
     seats: Mutex<Vec<Weak<Work>>>,
     busy: AtomicU64,
+    /// Seats that their threads have given up since the last look.
+    given_up: AtomicU32,
     is_asleep: AtomicBool,
     is_over: AtomicBool,
     thread: OnceLock<Thread>,
@@ -72,6 +75,7 @@ impl Watch {
             started: Instant::now(),
             seats: Mutex::default(),
             busy: AtomicU64::new(0),
+            given_up: AtomicU32::new(0),
             is_asleep: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             thread: OnceLock::new(),
@@ -127,8 +131,7 @@ impl Work {
         let is_slow = (1..began_before).contains(&began)
             && self.state.compare_exchange(began, began | SLOW, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         if let Some(thread) = self.thread.get().filter(|_| is_slow) {
-            // Where the system does not let it, the kernel shares the cores evenly among all threads.
-            let _ = setpriority_process(Some(*thread), limits::LOW_PRIORITY);
+            lower_priority(*thread);
         }
         is_slow
     }
@@ -136,11 +139,16 @@ impl Work {
 
 impl Seat {
     /// A command begins on the current thread, which is the seat's.
-    pub(super) fn begin(&self) {
-        self.work.thread.get_or_init(gettid);
-        self.work.state.store(self.shared.now().max(1), Ordering::Release);
+    pub(super) fn begin(&self, is_slow: bool) {
+        let thread = *self.work.thread.get_or_init(gettid);
+        let began = self.shared.now().max(1);
+        self.work.state.store(if is_slow { began | SLOW } else { began }, Ordering::Release);
         self.shared.busy.fetch_add(1, Ordering::SeqCst);
-        if self.shared.is_asleep.load(Ordering::SeqCst) {
+        if is_slow {
+            lower_priority(thread);
+            self.shared.given_up.fetch_add(1, Ordering::SeqCst);
+        }
+        if is_slow || self.shared.is_asleep.load(Ordering::SeqCst) {
             self.shared.wake();
         }
     }
@@ -161,12 +169,12 @@ fn seat(shared: &Arc<Shared>) -> Seat {
 fn look_after(shared: &Arc<Shared>, enlist: impl Fn(Seat) -> io::Result<()>) {
     let (mut idle_looks, mut missing) = (0, 0);
     while !shared.is_over.load(Ordering::SeqCst) {
-        missing += shared.find_slow();
+        missing += shared.find_slow() + shared.given_up.swap(0, Ordering::SeqCst);
         // When the system has no thread for us now, the next look asks again.
         while missing > 0 && enlist(seat(shared)).is_ok() {
             missing -= 1;
         }
-        thread::sleep(LOOK_EVERY);
+        thread::park_timeout(LOOK_EVERY);
         idle_looks = if shared.busy.load(Ordering::SeqCst) == 0 { idle_looks + 1 } else { 0 };
         if idle_looks >= IDLE_LOOKS {
             shared.is_asleep.store(true, Ordering::SeqCst);
@@ -196,9 +204,9 @@ mod tests {
     fn a_slow_command_gives_its_seat_to_another_thread() -> Result<(), Box<dyn std::error::Error>> {
         let (watch, seats) = watched()?;
         let slow = seats.recv()?;
-        slow.begin();
+        slow.begin(false);
         let next = seats.recv()?;
-        next.begin();
+        next.begin(true);
         assert_eq!(watch.busy(), 2);
         assert!(!slow.end(), "it has two seats");
         drop((next, slow, watch));
@@ -211,7 +219,7 @@ mod tests {
     fn a_thread_keeps_its_seat_from_command_to_command() -> Result<(), Box<dyn std::error::Error>> {
         let (watch, seats) = watched()?;
         let seat = seats.recv()?;
-        seat.begin();
+        seat.begin(false);
         // Not yet slow, whatever the watch's thread does meanwhile.
         assert!(!seat.work.is_slow(0));
         seat.work.state.store(0, Ordering::Release);

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use rustix::process::setpriority_process;
+use rustix::thread::gettid;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
@@ -27,9 +27,9 @@ use super::GuestFailure;
 use super::body::Course;
 use crate::admission::Load;
 use crate::fair::Lines;
-use crate::limits;
 use crate::name::Id;
 use crate::telemetry::in_current_request;
+use crate::thread::lower_priority;
 
 type Outcome = Result<(), GuestFailure>;
 
@@ -61,10 +61,7 @@ impl Lane {
         let runtime = Builder::new_multi_thread()
             .worker_threads(cores + 1)
             .thread_name("slow-lane")
-            .on_thread_start(|| {
-                // Where the system does not let it, the kernel shares the cores evenly among all threads.
-                let _ = setpriority_process(None, limits::LOW_PRIORITY);
-            })
+            .on_thread_start(|| lower_priority(gettid()))
             .enable_all()
             .build()?;
         Ok(Self { threads: Some(runtime), turns: Turns::new(cores) })

@@ -10,12 +10,11 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
-
 use super::body::Course;
 use crate::admission::Load;
 use crate::exceeded::{Exceeded, Limit};
 use crate::limits;
+use crate::thread::cpu_time;
 
 /// Counts one guest's CPU time, and adds it to its tenant's load at the end.
 pub(super) struct Meter {
@@ -23,11 +22,6 @@ pub(super) struct Meter {
     used: Duration,
     course: Course,
     load: Arc<Load>,
-}
-
-fn thread_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 impl Meter {
@@ -39,9 +33,9 @@ impl Meter {
         let mut work = pin!(work);
         poll_fn(|context| {
             let poll = if self.course.is_heavy() {
-                let before = thread_time();
+                let before = cpu_time();
                 let poll = work.as_mut().poll(context);
-                self.used += thread_time().saturating_sub(before);
+                self.used += cpu_time().saturating_sub(before);
                 poll
             } else {
                 let before = Instant::now();

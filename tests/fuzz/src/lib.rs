@@ -7,6 +7,8 @@ extern crate self as dormouse;
 
 #[path = "../../../runtime/src/database/mod.rs"]
 pub mod database;
+#[path = "../../../runtime/src/fair.rs"]
+pub mod fair;
 #[path = "../../../runtime/src/limits.rs"]
 pub mod limits;
 #[path = "../../../runtime/src/manifest/mod.rs"]
@@ -19,10 +21,14 @@ pub mod name;
 pub mod network;
 #[path = "../../../runtime/src/problem.rs"]
 pub mod problem;
+#[path = "../../../runtime/src/process_sandbox/mod.rs"]
+pub mod process_sandbox;
 #[path = "../../../runtime/src/routing.rs"]
 pub mod routing;
 #[path = "../../../runtime/src/spelling.rs"]
 pub mod spelling;
+#[path = "../../../runtime/src/thread.rs"]
+pub mod thread;
 
 pub mod control;
 mod coverage;

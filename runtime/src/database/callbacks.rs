@@ -18,6 +18,7 @@ use super::guard::{self, Question, Verdict};
 use super::json::{self, Editor};
 use super::message::{Profile, Value};
 use super::quota::Quota;
+use super::watch;
 
 /// Why the progress handler stopped a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +127,7 @@ pub(super) unsafe extern "C" fn on_question(
 pub(super) unsafe extern "C" fn on_progress(hooks: *mut c_void) -> c_int {
     // SAFETY: as in `on_question`.
     let hooks = unsafe { &*hooks.cast::<Hooks>() };
+    watch::between_steps();
     if hooks.cancelled.load(Ordering::Relaxed) {
         hooks.stopped.set(Stopped::Cancelled);
     } else if hooks.deadline.get().is_some_and(|deadline| Instant::now() >= deadline) {

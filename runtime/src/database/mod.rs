@@ -33,6 +33,7 @@ mod stream;
 #[cfg(test)]
 mod surface;
 mod threads;
+mod turns;
 mod watch;
 mod worker;
 

@@ -178,7 +178,6 @@ impl Process {
         }
     }
 
-    /// How often it has ended.
     /// Commands that run in it.
     pub(super) fn running(&self) -> u64 {
         self.state.running.iter().filter(|running| lock(running).is_some()).count() as u64
@@ -189,6 +188,7 @@ impl Process {
         self.queue.len() as u64
     }
 
+    /// How often it has ended.
     pub(super) fn deaths(&self) -> u64 {
         self.state.deaths.load(Ordering::Relaxed)
     }

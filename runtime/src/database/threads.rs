@@ -11,17 +11,17 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::process::getpid;
-use rustix::thread::{Pid, gettid};
+use rustix::thread::Pid;
 
 use super::memory::{give_back_unused, grant_from};
 use super::message::{DatabaseError, Owner, SessionId};
 use super::queue::Receiver;
 use super::slow::SlowOwners;
-use super::watch::Seat;
+use super::watch::{Occupant, Seat};
 use super::worker::{Asker, IDLE_AFTER, Job, Slots, carry_out, lock};
 use crate::limits;
 use crate::memory::Budget;
@@ -38,9 +38,8 @@ pub(super) struct Threads {
 }
 
 /// What one thread works on.
-#[derive(Default)]
 struct Desk {
-    thread: OnceLock<Pid>,
+    occupant: Occupant,
     work: Mutex<Option<Work>>,
 }
 
@@ -59,15 +58,15 @@ impl Threads {
 
     /// Starts a thread for a seat.
     pub(super) fn add(self: &Arc<Self>, seat: Seat) -> io::Result<()> {
-        let (pool, desk) = (self.clone(), Arc::new(Desk::default()));
+        let desk = Arc::new(Desk { occupant: seat.occupant(), work: Mutex::default() });
+        let pool = self.clone();
         lock(&self.desks).push(desk.clone());
         std::thread::Builder::new()
             .name(format!("database-{}", self.next.fetch_add(1, Ordering::Relaxed)))
             .stack_size(limits::DATABASE_STACK_BYTES)
             .spawn(move || {
                 grant_from(pool.memory.clone());
-                desk.thread.get_or_init(gettid);
-                pool.work(&desk, &seat);
+                pool.work(&desk, &seat.sit());
                 lock(&pool.desks).retain(|other| !Arc::ptr_eq(other, &desk));
                 give_back_unused();
             })
@@ -80,7 +79,7 @@ impl Threads {
             let Some(asker) = self.slots.unless_given_up(session, asker) else { continue };
             let due = Instant::now() + command.time_max();
             *lock(&desk.work) = Some(Work { session, due, asker });
-            seat.begin(self.slow_owners.has(session.owner));
+            seat.begin(session.owner, self.slow_owners.has(session.owner));
             let used_before = cpu_time();
             let answer = carry_out(&self.slots, session, command);
             let goes_on = seat.end();
@@ -113,10 +112,11 @@ impl Threads {
         let mut work = lock(&desk.work);
         let is_over = |work: &Work| work.due + grace <= now && work.session.owner != Owner::NODE;
         let session = work.as_ref().filter(|work| is_over(work))?.session;
-        if desk.thread.get().is_some_and(|thread| waits_for_disk(getpid(), *thread)) {
+        if desk.occupant.thread().is_some_and(|thread| waits_for_disk(getpid(), thread)) {
             return None;
         }
         self.slots.give_up(session);
+        desk.occupant.leave_turn();
         Some(work.take()?.asker)
     }
 }

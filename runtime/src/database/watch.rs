@@ -12,9 +12,11 @@
 //! are not: a thread whose command has become slow works on at a lower priority, another takes its seat at once, and
 //! it ends with its command. One that is likely to be slow, because its owner's last ones were, counts as slow from its
 //! beginning. A session has one command at a time, so that there are never more slow threads than
-//! requests.
+//! requests; those that compute take [`turns`](super::turns).
 
+use std::cell::{Cell, RefCell};
 use std::io;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::{self, Thread};
@@ -22,6 +24,8 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::{Pid, gettid};
 
+use super::message::Owner;
+use super::turns::{TURN, Turns, WITHOUT_TURN};
 use crate::limits;
 use crate::thread::lower_priority;
 
@@ -43,6 +47,7 @@ struct Shared {
     busy: AtomicU64,
     /// Seats that their threads have given up since the last look.
     given_up: AtomicU32,
+    turns: Turns,
     is_asleep: AtomicBool,
     is_over: AtomicBool,
     thread: OnceLock<Thread>,
@@ -53,13 +58,33 @@ struct Shared {
 struct Work {
     /// 0 without a command; otherwise when it began, in microseconds after the watch, and [`SLOW`].
     state: AtomicU64,
+    has_turn: AtomicBool,
     thread: OnceLock<Pid>,
 }
 
 /// A thread's seat, among those for commands that are not slow.
 pub(super) struct Seat {
+    occupant: Occupant,
+    owner: Cell<Owner>,
+    /// When a slow command is to ask for a turn again.
+    ask_at: Cell<Option<Instant>>,
+}
+
+/// Whoever sits there, as others see it.
+#[derive(Clone)]
+pub(super) struct Occupant {
     work: Arc<Work>,
     shared: Arc<Shared>,
+}
+
+thread_local! {
+    /// The seat of the current thread, if it is a database thread.
+    static SEAT: RefCell<Option<Rc<Seat>>> = const { RefCell::new(None) };
+}
+
+/// Between two steps of a statement: one that is slow waits here for its turn.
+pub(super) fn between_steps() {
+    SEAT.with_borrow(|seat| seat.iter().for_each(|seat| seat.keep_turn()));
 }
 
 impl Watch {
@@ -76,6 +101,7 @@ impl Watch {
             seats: Mutex::default(),
             busy: AtomicU64::new(0),
             given_up: AtomicU32::new(0),
+            turns: Turns::new(thread::available_parallelism()?.get()),
             is_asleep: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             thread: OnceLock::new(),
@@ -138,32 +164,79 @@ impl Work {
 }
 
 impl Seat {
-    /// A command begins on the current thread, which is the seat's.
-    pub(super) fn begin(&self, is_slow: bool) {
-        let thread = *self.work.thread.get_or_init(gettid);
-        let began = self.shared.now().max(1);
-        self.work.state.store(if is_slow { began | SLOW } else { began }, Ordering::Release);
-        self.shared.busy.fetch_add(1, Ordering::SeqCst);
+    /// Makes this the seat of the current thread.
+    pub(super) fn sit(self) -> Rc<Self> {
+        let seat = Rc::new(self);
+        SEAT.set(Some(seat.clone()));
+        seat
+    }
+
+    /// A command of an owner begins on the current thread, which is the seat's.
+    pub(super) fn begin(&self, owner: Owner, is_slow: bool) {
+        let Occupant { work, shared } = &self.occupant;
+        let thread = *work.thread.get_or_init(gettid);
+        let began = shared.now().max(1);
+        self.owner.set(owner);
+        work.state.store(if is_slow { began | SLOW } else { began }, Ordering::Release);
+        shared.busy.fetch_add(1, Ordering::SeqCst);
         if is_slow {
             lower_priority(thread);
-            self.shared.given_up.fetch_add(1, Ordering::SeqCst);
+            shared.given_up.fetch_add(1, Ordering::SeqCst);
         }
-        if is_slow || self.shared.is_asleep.load(Ordering::SeqCst) {
-            self.shared.wake();
+        if is_slow || shared.is_asleep.load(Ordering::SeqCst) {
+            shared.wake();
         }
     }
 
     /// The command is done. Says whether the seat is still the thread's; if not, the thread must end.
     pub(super) fn end(&self) -> bool {
-        self.shared.busy.fetch_sub(1, Ordering::SeqCst);
-        self.work.state.swap(0, Ordering::AcqRel) & SLOW == 0
+        self.occupant.leave_turn();
+        self.occupant.shared.busy.fetch_sub(1, Ordering::SeqCst);
+        self.occupant.work.state.swap(0, Ordering::AcqRel) & SLOW == 0
+    }
+
+    fn keep_turn(&self) {
+        let Occupant { work, shared } = &self.occupant;
+        if work.state.load(Ordering::Relaxed) & SLOW == 0 {
+            return;
+        }
+        let now = Instant::now();
+        if self.ask_at.get().is_some_and(|ask_at| now < ask_at) {
+            return;
+        }
+        if !work.has_turn.load(Ordering::Acquire) || shared.turns.are_wanted() {
+            self.occupant.leave_turn();
+            work.has_turn.store(shared.turns.take(self.owner.get()), Ordering::Release);
+        }
+        let goes_on = if work.has_turn.load(Ordering::Acquire) { TURN } else { WITHOUT_TURN };
+        self.ask_at.set(Some(Instant::now() + goes_on));
+    }
+
+    /// Who sits here, for the other threads.
+    pub(super) fn occupant(&self) -> Occupant {
+        self.occupant.clone()
+    }
+}
+
+impl Occupant {
+    /// The thread, once it has had a command.
+    pub(super) fn thread(&self) -> Option<Pid> {
+        self.work.thread.get().copied()
+    }
+
+    /// Gives the turn of its command to the next, if it has one.
+    pub(super) fn leave_turn(&self) {
+        if self.work.has_turn.swap(false, Ordering::AcqRel) {
+            self.shared.turns.give_back();
+        }
     }
 }
 
 fn seat(shared: &Arc<Shared>) -> Seat {
     let work = Arc::new(Work::default());
     shared.seats.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&work));
-    Seat { work, shared: shared.clone() }
+    let occupant = Occupant { work, shared: shared.clone() };
+    Seat { occupant, owner: Cell::new(Owner::NODE), ask_at: Cell::new(None) }
 }
 
 fn look_after(shared: &Arc<Shared>, enlist: impl Fn(Seat) -> io::Result<()>) {
@@ -196,7 +269,8 @@ mod tests {
     /// A watch over one seat, and the seats that it gives out.
     fn watched() -> io::Result<(Watch, Receiver<Seat>)> {
         let (given, seats) = sync_channel(8);
-        let watch = Watch::start(1, move |seat| given.send(seat).map_err(io::Error::other))?;
+        let watch =
+            Watch::start(1, move |seat| given.send(seat).map_err(|_| io::Error::other("the test is over")))?;
         Ok((watch, seats))
     }
 
@@ -204,9 +278,9 @@ mod tests {
     fn a_slow_command_gives_its_seat_to_another_thread() -> Result<(), Box<dyn std::error::Error>> {
         let (watch, seats) = watched()?;
         let slow = seats.recv()?;
-        slow.begin(false);
+        slow.begin(Owner(1), false);
         let next = seats.recv()?;
-        next.begin(true);
+        next.begin(Owner(1), true);
         assert_eq!(watch.busy(), 2);
         assert!(!slow.end(), "it has two seats");
         drop((next, slow, watch));
@@ -219,11 +293,11 @@ mod tests {
     fn a_thread_keeps_its_seat_from_command_to_command() -> Result<(), Box<dyn std::error::Error>> {
         let (watch, seats) = watched()?;
         let seat = seats.recv()?;
-        seat.begin(false);
+        seat.begin(Owner(1), false);
         // Not yet slow, whatever the watch's thread does meanwhile.
-        assert!(!seat.work.is_slow(0));
-        seat.work.state.store(0, Ordering::Release);
-        assert!(!seat.work.is_slow(u64::MAX), "a seat without a command is slow");
+        assert!(!seat.occupant.work.is_slow(0));
+        seat.occupant.work.state.store(0, Ordering::Release);
+        assert!(!seat.occupant.work.is_slow(u64::MAX), "a seat without a command is slow");
         assert!(seat.end());
         assert_eq!(watch.busy(), 0);
         Ok(())

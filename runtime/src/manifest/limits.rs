@@ -44,6 +44,9 @@ pub struct Limits {
     pub log_bytes_max: Option<u64>,
 }
 
+/// A limit's name, and what is said of it.
+type Named = (&'static str, Option<u64>);
+
 impl Limits {
     pub(super) fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -53,7 +56,7 @@ impl Limits {
     #[must_use]
     pub fn beyond(&self, node: &Self) -> Vec<String> {
         let (own, node) = (self.named(), node.named());
-        let beyond = |((name, own), (_, node)): ((&str, Option<u64>), (&str, Option<u64>))| {
+        let beyond = |((name, own), (_, node)): (Named, Named)| {
             let (own, node) = (own?, node?);
             let (is_beyond, bound) =
                 if name.ends_with("_min") { (own < node, "least") } else { (own > node, "most") };
@@ -62,7 +65,7 @@ impl Limits {
         own.into_iter().zip(node).filter_map(beyond).collect()
     }
 
-    fn named(&self) -> [(&'static str, Option<u64>); 10] {
+    fn named(&self) -> [Named; 10] {
         [
             ("memory_bytes_max", self.memory_bytes_max.map(u64::from)),
             ("cpu_time_max_ms", self.cpu_time_max_ms.map(u64::from)),

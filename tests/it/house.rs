@@ -85,11 +85,23 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("problem", &[]),
     ("request_id", &[]),
     ("spelling", &[]),
+    ("thread", &[]),
 ];
 
 /// What every room may name.
-const VOCABULARY: &[&str] =
-    &["disk", "exceeded", "fair", "limits", "memory", "name", "network", "problem", "request_id", "spelling"];
+const VOCABULARY: &[&str] = &[
+    "disk",
+    "exceeded",
+    "fair",
+    "limits",
+    "memory",
+    "name",
+    "network",
+    "problem",
+    "request_id",
+    "spelling",
+    "thread",
+];
 
 /// A word of the source, and the only places where it may stand.
 const CONFINED: &[(&str, &[&str])] = &[
@@ -134,7 +146,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("tracing_subscriber", &["telemetry/", "config/mod.rs"]),
     ("tikv_jemallocator", &["main.rs"]),
     ("landlock", &["process_sandbox/"]),
-    ("libc", &["catalog/bounds.rs", "database/memory.rs", "process_sandbox/calls.rs"]),
+    ("libc", &["catalog/bounds.rs", "database/memory.rs", "process_sandbox/calls.rs", "thread.rs"]),
     ("seccompiler", &["process_sandbox/"]),
     ("hmac", &["catalog/"]),
     ("subtle", &["control/"]),
@@ -171,6 +183,7 @@ const CONFINED_TEXTS: &[(&str, &[&str])] = &[
             "database/sqlite.rs",
             "database/statement.rs",
             "sandbox/link.rs",
+            "thread.rs",
         ],
     ),
     ("process::exit", &[]),

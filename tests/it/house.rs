@@ -48,6 +48,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "tenant",
         ],
     ),
+    // In `edge`: a function's own limits become those of the sandbox.
     (
         "edge",
         &[
@@ -55,6 +56,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "catalog",
             "control",
             "listener",
+            "manifest",
             "outbound",
             "routing",
             "sandbox",

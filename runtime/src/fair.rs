@@ -43,6 +43,12 @@ impl<K: Clone + Eq + Hash, W> Lines<K, W> {
         self.lines.get(owner).map_or(0, VecDeque::len)
     }
 
+    /// Whether one of an owner's waiters is a certain one.
+    #[must_use]
+    pub fn any(&self, owner: &K, is_it: impl Fn(&W) -> bool) -> bool {
+        self.lines.get(owner).is_some_and(|line| line.iter().any(is_it))
+    }
+
     /// Puts a waiter at the end of its owner's line.
     pub fn push(&mut self, owner: K, waiter: W) {
         self.waiting += 1;

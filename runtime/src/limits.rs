@@ -179,13 +179,14 @@ pub const DATABASE_PROCESS_ADDRESS_BYTES: u64 = 2 << 30;
 /// A command that has had its thread for this long is slow: another thread takes its place, and it goes on beside the
 /// others at a lower priority. Two flushes of a slow disk take no longer.
 pub const DATABASE_SLOW_AFTER: Duration = Duration::from_millis(20);
-/// CPU time of a command after which its owner's next ones are expected to be slow.
+/// CPU time of a statement after which its tenant's next ones are expected to be slow.
 pub const DATABASE_HEAVY_AFTER: Duration = Duration::from_millis(5);
 /// Priority (nice) of threads that do what takes long. Beside a thread as usual they get a quarter of a core, and the
 /// rest when nobody else wants it; enough to get on, and little enough not to be felt.
 pub const LOW_PRIORITY: i32 = 5;
-/// How long such a thread goes on beside others of its kind.
-pub const LOW_PRIORITY_SLICE: Duration = Duration::from_millis(50);
+/// How long such a thread goes on beside others of its kind: more than the kernel gives a thread as usual, which is up to
+/// 3 ms.
+pub const LOW_PRIORITY_SLICE: Duration = Duration::from_millis(10);
 /// Stack of a database thread: SQLite's parser and its expression walkers recurse. JSON in its binary form is gone
 /// through by a call for each level, of which a value of 1 MiB can hold 218,000 at 305 bytes each. Only what is used is
 /// memory.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rustix::process::setpriority_process;
+use rustix::process::{getpriority_process, setpriority_process};
 use rustix::thread::Pid;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -18,21 +18,22 @@ pub fn cpu_time() -> Duration {
 /// Lowers the priority of a thread of this process, for good: only root could raise it again. Others that become ready
 /// pass it at once, and it still gets on.
 pub fn lower_priority(thread: Pid) {
-    if !lower_with_slice(thread) {
+    let nice = getpriority_process(Some(thread)).unwrap_or(0).max(limits::LOW_PRIORITY);
+    if !lower_with_slice(thread, nice) {
         // Where the system does not let it, the kernel shares the cores evenly among all threads.
-        let _ = setpriority_process(Some(thread), limits::LOW_PRIORITY);
+        let _ = setpriority_process(Some(thread), nice);
     }
 }
 
 /// A thread that becomes ready passes one whose slice is longer at once, since Linux 6.12, and waits for the end of
 /// another's, which is some milliseconds: `sched_setattr(2)`. An older kernel takes the priority alone.
 #[expect(unsafe_code, reason = "there is no safe function for this call")]
-fn lower_with_slice(thread: Pid) -> bool {
+fn lower_with_slice(thread: Pid, nice: i32) -> bool {
     let attributes = libc::sched_attr {
         size: size_of::<libc::sched_attr>().try_into().unwrap_or(0),
         sched_policy: libc::SCHED_OTHER.unsigned_abs(),
         sched_flags: 0,
-        sched_nice: limits::LOW_PRIORITY,
+        sched_nice: nice,
         sched_priority: 0,
         sched_runtime: limits::LOW_PRIORITY_SLICE.as_nanos().try_into().unwrap_or(0),
         sched_deadline: 0,
@@ -47,7 +48,6 @@ fn lower_with_slice(thread: Pid) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::process::getpriority_process;
     use rustix::thread::gettid;
 
     #[test]
@@ -55,9 +55,11 @@ mod tests {
         let before = getpriority_process(None)?;
         let lowered = std::thread::spawn(|| {
             lower_priority(gettid());
-            getpriority_process(None)
+            let nice = getpriority_process(None)?;
+            Ok::<_, rustix::io::Errno>((nice, lower_with_slice(gettid(), nice)))
         });
-        assert_eq!(lowered.join().map_err(|_| "it panicked")??, limits::LOW_PRIORITY);
+        let expected = (before.max(limits::LOW_PRIORITY), true);
+        assert_eq!(lowered.join().map_err(|_| "it panicked")??, expected);
         assert_eq!(getpriority_process(None)?, before);
         Ok(())
     }

@@ -237,7 +237,10 @@ fn asked_for(function: &Value) -> Vec<String> {
     let of_manifest = |name: &str| function.get("manifest").and_then(|manifest| manifest.get(name));
     let name = function.get("name").and_then(Value::as_str).map(text::escaped).unwrap_or_default();
     let limits = of_manifest("limits").and_then(Value::as_object).into_iter().flatten();
-    let limits = limits.map(|(limit, most)| format!("{name}: {} at most {most}", text::escaped(limit)));
+    let limits = limits.map(|(limit, bound)| {
+        let which = if limit.ends_with("_min") { "least" } else { "most" };
+        format!("{name}: {} at {which} {bound}", text::escaped(limit))
+    });
     let list = |key: &str, means: &str| {
         let items = of_manifest(key)?.as_array()?.iter().filter_map(Value::as_str).map(text::escaped);
         Some(format!("{name}: {means} {}", items.collect::<Vec<_>>().join(", ")))

@@ -1,4 +1,4 @@
-//! Whose commands are likely to be slow: those of owners that have had a slow one, until several have not been.
+//! Whose statements are likely to be slow: those of owners that have had one that computed, until several have not.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,10 +6,10 @@ use std::sync::{Mutex, PoisonError};
 
 use super::message::Owner;
 
-/// How many commands of an owner are expected to be slow after one was.
+/// How many statements of an owner are expected to be slow after one was.
 const EXPECTED: u8 = 16;
 
-/// Owners that are remembered. When there are more, all are forgotten: each is found again by its next slow command.
+/// Owners that are remembered. When there are more, all are forgotten: each is found again by its next slow statement.
 const OWNERS_MAX: usize = 4_096;
 
 #[derive(Default)]
@@ -19,19 +19,19 @@ pub(super) struct SlowOwners {
 }
 
 impl SlowOwners {
-    /// Whether the next command of an owner is likely to be slow.
+    /// Whether the next statement of an owner is likely to be slow.
     pub(super) fn has(&self, owner: Owner) -> bool {
         self.known.load(Ordering::Relaxed) > 0 && self.with(|expected| expected.contains_key(&owner))
     }
 
-    /// A command was slow, or was expected to be and was not. Those of the node are never expected to be.
+    /// A statement was slow, or was expected to be and was not. Those of the node are never expected to be.
     pub(super) fn note(&self, owner: Owner, was_slow: bool) {
         if owner == Owner::NODE {
             return;
         }
         self.with(|expected| {
             if was_slow {
-                if expected.len() >= OWNERS_MAX {
+                if expected.len() >= OWNERS_MAX && !expected.contains_key(&owner) {
                     expected.clear();
                 }
                 expected.insert(owner, EXPECTED);

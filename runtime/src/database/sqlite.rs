@@ -173,7 +173,8 @@ impl Connection {
 
     /// Installs the callbacks: the authorizer, the progress handler, the hooks of commits and the replaced functions.
     pub(super) fn install_hooks(&mut self) -> Result<()> {
-        /// How many steps of SQLite's machine pass between two looks at the clock; a step takes under 1 µs.
+        /// How many steps of SQLite's machine pass between two looks at the clock; one that calls no
+        /// function takes under 1 µs.
         const STEPS_BETWEEN_LOOKS: c_int = 2_000;
         let hooks = (&raw const *self.hooks).cast_mut().cast::<c_void>();
         let raw = self.raw.as_ptr();

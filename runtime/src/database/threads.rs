@@ -18,7 +18,7 @@ use rustix::process::getpid;
 use rustix::thread::Pid;
 
 use super::memory::{give_back_unused, grant_from};
-use super::message::{DatabaseError, Owner, SessionId};
+use super::message::{Command, DatabaseError, Owner, SessionId};
 use super::queue::Receiver;
 use super::slow::SlowOwners;
 use super::watch::{Occupant, Seat};
@@ -60,12 +60,12 @@ impl Threads {
     pub(super) fn add(self: &Arc<Self>, seat: Seat) -> io::Result<()> {
         let desk = Arc::new(Desk { occupant: seat.occupant(), work: Mutex::default() });
         let pool = self.clone();
-        lock(&self.desks).push(desk.clone());
         std::thread::Builder::new()
             .name(format!("database-{}", self.next.fetch_add(1, Ordering::Relaxed)))
             .stack_size(limits::DATABASE_STACK_BYTES)
             .spawn(move || {
                 grant_from(pool.memory.clone());
+                lock(&pool.desks).push(desk.clone());
                 pool.work(&desk, &seat.sit());
                 lock(&pool.desks).retain(|other| !Arc::ptr_eq(other, &desk));
                 give_back_unused();
@@ -77,13 +77,14 @@ impl Threads {
         // A thread that has no job for a moment gives its cached memory back before it waits on.
         while let Some(Job { session, command, asker }) = self.jobs.receive(IDLE_AFTER, give_back_unused) {
             let Some(asker) = self.slots.unless_given_up(session, asker) else { continue };
-            let due = Instant::now() + command.time_max();
-            *lock(&desk.work) = Some(Work { session, due, asker });
-            seat.begin(session.owner, self.slow_owners.has(session.owner));
+            let began = Instant::now();
+            *lock(&desk.work) = Some(Work { session, due: began + command.time_max(), asker });
+            let is_statement = matches!(command, Command::Execute { .. });
+            seat.begin(session.owner, is_statement && self.slow_owners.has(session.owner));
             let used_before = cpu_time();
             let answer = carry_out(&self.slots, session, command);
             let goes_on = seat.end();
-            if !goes_on {
+            if is_statement && (!goes_on || began.elapsed() > limits::DATABASE_HEAVY_AFTER) {
                 let used = cpu_time().saturating_sub(used_before);
                 self.slow_owners.note(session.owner, used > limits::DATABASE_HEAVY_AFTER);
             }
@@ -116,7 +117,7 @@ impl Threads {
             return None;
         }
         self.slots.give_up(session);
-        desk.occupant.leave_turn();
+        desk.occupant.leave_turns();
         Some(work.take()?.asker)
     }
 }

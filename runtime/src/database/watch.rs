@@ -3,9 +3,9 @@
 //! ```text
 //!              a command               it is done
 //!  Waiting ──────────────▶ At work ─────────────────▶ Waiting
-//!                             │ after DATABASE_SLOW_AFTER
-//!                             ▼         it is done
-//!                           Slow ──────────────────▶ ended
+//!     │                       │ after DATABASE_SLOW_AFTER
+//!     │  one that is likely   ▼         it is done
+//!     └──── to be slow ────▶ Slow ──────────────────▶ ended
 //! ```
 //!
 //! Nobody knows beforehand which statement will be slow. So there is always the full number of threads for those that
@@ -18,14 +18,15 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use rustix::thread::{Pid, gettid};
 
 use super::message::Owner;
-use super::turns::{TURN, Turns, WITHOUT_TURN};
+use super::turns::{Player, Turns};
+use super::worker::lock;
 use crate::limits;
 use crate::thread::lower_priority;
 
@@ -45,7 +46,7 @@ struct Shared {
     started: Instant,
     seats: Mutex<Vec<Weak<Work>>>,
     busy: AtomicU64,
-    /// Seats that their threads have given up since the last look.
+    /// Seats that commands which began as slow ones have given up since the last look.
     given_up: AtomicU32,
     turns: Turns,
     is_asleep: AtomicBool,
@@ -58,7 +59,8 @@ struct Shared {
 struct Work {
     /// 0 without a command; otherwise when it began, in microseconds after the watch, and [`SLOW`].
     state: AtomicU64,
-    has_turn: AtomicBool,
+    /// Its command, once that is slow and takes turns.
+    player: Mutex<Option<Arc<Player>>>,
     thread: OnceLock<Pid>,
 }
 
@@ -88,7 +90,7 @@ pub(super) fn between_steps() {
 }
 
 impl Watch {
-    /// Gives out seats for `threads` threads, each with `enlist`, and later one for each that a slow command takes.
+    /// Gives out seats for `threads` threads, each with `enlist`, and later one for each that a slow command gives up.
     ///
     /// # Errors
     /// When the system gives no thread.
@@ -143,7 +145,7 @@ impl Shared {
     fn find_slow(&self) -> u32 {
         let slow_after = u64::try_from(limits::DATABASE_SLOW_AFTER.as_micros()).unwrap_or(SLOW);
         let began_before = self.now().saturating_sub(slow_after);
-        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seats = lock(&self.seats);
         seats.retain(|work| work.strong_count() > 0);
         let slow = seats.iter().filter_map(Weak::upgrade).filter(|work| work.is_slow(began_before));
         slow.map(|_| 1).sum()
@@ -190,25 +192,24 @@ impl Seat {
 
     /// The command is done. Says whether the seat is still the thread's; if not, the thread must end.
     pub(super) fn end(&self) -> bool {
-        self.occupant.leave_turn();
+        self.occupant.leave_turns();
         self.occupant.shared.busy.fetch_sub(1, Ordering::SeqCst);
         self.occupant.work.state.swap(0, Ordering::AcqRel) & SLOW == 0
     }
 
+    /// The node's own commands are behind locks that every tenant needs.
     fn keep_turn(&self) {
         let Occupant { work, shared } = &self.occupant;
-        if work.state.load(Ordering::Relaxed) & SLOW == 0 {
+        let owner = self.owner.get();
+        if work.state.load(Ordering::Relaxed) & SLOW == 0 || owner == Owner::NODE {
             return;
         }
         let now = Instant::now();
         if self.ask_at.get().is_some_and(|ask_at| now < ask_at) {
             return;
         }
-        if !work.has_turn.load(Ordering::Acquire) || shared.turns.are_wanted() {
-            self.occupant.leave_turn();
-            work.has_turn.store(shared.turns.take(self.owner.get()), Ordering::Release);
-        }
-        let goes_on = if work.has_turn.load(Ordering::Acquire) { TURN } else { WITHOUT_TURN };
+        let player = lock(&work.player).get_or_insert_with(|| Player::new(owner)).clone();
+        let goes_on = shared.turns.play(&player);
         self.ask_at.set(Some(Instant::now() + goes_on));
     }
 
@@ -224,17 +225,16 @@ impl Occupant {
         self.work.thread.get().copied()
     }
 
-    /// Gives the turn of its command to the next, if it has one.
-    pub(super) fn leave_turn(&self) {
-        if self.work.has_turn.swap(false, Ordering::AcqRel) {
-            self.shared.turns.give_back();
-        }
+    /// Its command takes no more turns.
+    pub(super) fn leave_turns(&self) {
+        let player = lock(&self.work.player).take();
+        player.iter().for_each(|player| self.shared.turns.leave(player));
     }
 }
 
 fn seat(shared: &Arc<Shared>) -> Seat {
     let work = Arc::new(Work::default());
-    shared.seats.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&work));
+    lock(&shared.seats).push(Arc::downgrade(&work));
     let occupant = Occupant { work, shared: shared.clone() };
     Seat { occupant, owner: Cell::new(Owner::NODE), ask_at: Cell::new(None) }
 }
@@ -242,6 +242,7 @@ fn seat(shared: &Arc<Shared>) -> Seat {
 fn look_after(shared: &Arc<Shared>, enlist: impl Fn(Seat) -> io::Result<()>) {
     let (mut idle_looks, mut missing) = (0, 0);
     while !shared.is_over.load(Ordering::SeqCst) {
+        shared.turns.take_back(Instant::now());
         missing += shared.find_slow() + shared.given_up.swap(0, Ordering::SeqCst);
         // When the system has no thread for us now, the next look asks again.
         while missing > 0 && enlist(seat(shared)).is_ok() {
@@ -252,7 +253,11 @@ fn look_after(shared: &Arc<Shared>, enlist: impl Fn(Seat) -> io::Result<()>) {
         if idle_looks >= IDLE_LOOKS {
             shared.is_asleep.store(true, Ordering::SeqCst);
             // A command that began before the flag was up has not woken this thread: look again.
-            if shared.busy.load(Ordering::SeqCst) == 0 && !shared.is_over.load(Ordering::SeqCst) {
+            let has_work = missing > 0
+                || shared.given_up.load(Ordering::SeqCst) > 0
+                || shared.busy.load(Ordering::SeqCst) > 0
+                || shared.is_over.load(Ordering::SeqCst);
+            if !has_work {
                 thread::park();
             }
             shared.is_asleep.store(false, Ordering::SeqCst);
@@ -281,11 +286,45 @@ mod tests {
         slow.begin(Owner(1), false);
         let next = seats.recv()?;
         next.begin(Owner(1), true);
+        let third = seats.recv()?;
         assert_eq!(watch.busy(), 2);
-        assert!(!slow.end(), "it has two seats");
-        drop((next, slow, watch));
+        assert!(!slow.end() && !next.end(), "they have two seats");
+        drop((third, next, slow, watch));
         // Ends when the watch's thread does.
         seats.iter().for_each(drop);
+        Ok(())
+    }
+
+    #[test]
+    fn a_seat_is_given_out_again_however_short_the_command_was() -> Result<(), Box<dyn std::error::Error>> {
+        let (_watch, seats) = watched()?;
+        for _ in 0..300 {
+            let seat = seats.recv_timeout(Duration::from_secs(10))?;
+            seat.begin(Owner(1), true);
+            assert!(!seat.end());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn slow_commands_take_turns_until_they_end_or_are_given_up() -> Result<(), Box<dyn std::error::Error>> {
+        let (_watch, seats) = watched()?;
+        let seat = seats.recv()?;
+        let takes_turns = |seat: &Seat| lock(&seat.occupant.work.player).is_some();
+        for (owner, is_slow, expected) in
+            [(Owner(1), false, false), (Owner::NODE, true, false), (Owner(1), true, true)]
+        {
+            seat.begin(owner, is_slow);
+            seat.keep_turn();
+            assert_eq!(takes_turns(&seat), expected, "{owner} {is_slow}");
+            seat.end();
+            assert!(!takes_turns(&seat));
+        }
+        seat.begin(Owner(1), true);
+        seat.ask_at.set(None);
+        seat.keep_turn();
+        seat.occupant().leave_turns();
+        assert!(!takes_turns(&seat));
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! What a function's manifest says of its limits: each at most the node's, or the node's own where nothing is said.
+//! What a function's manifest says of its limits: none laxer than the node's, which holds where nothing is said.
 
 use std::num::NonZeroU64;
 use std::time::Duration;

@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use rustix::thread::{Pid, gettid};
+use rustix::thread::{Pid, gettid, sched_yield};
 
 use super::message::Owner;
 use super::turns::{Player, Turns};
@@ -204,6 +204,8 @@ impl Seat {
         if work.state.load(Ordering::Relaxed) & SLOW == 0 || owner == Owner::NODE {
             return;
         }
+        // A kernel that preempts lazily, as those since Linux 6.13 can, lets a quick thread pass when this one calls it.
+        sched_yield();
         let now = Instant::now();
         if self.ask_at.get().is_some_and(|ask_at| now < ask_at) {
             return;

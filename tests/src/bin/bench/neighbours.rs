@@ -186,14 +186,13 @@ async fn measure(
     admin: SocketAddr,
 ) -> Result<Vec<(Neighbour, Seen)>> {
     let mut all: Vec<_> = Neighbour::ALL.into_iter().map(|neighbour| (neighbour, Seen::default())).collect();
-    let mut metrics = Client::connect(admin, None).await?;
     for slice in 0..options.slices {
         for (neighbour, seen) in &mut all {
             let attacks = neighbour.attack(address);
             tokio::time::sleep(RUN_UP).await;
             seen.add(call_steadily(address, Duration::from_secs(options.seconds)).await?);
             drop(attacks);
-            settle(&mut metrics).await?;
+            settle(admin).await?;
         }
         all.rotate_left(1);
         eprintln!("  slice {} of {}", slice + 1, options.slices);
@@ -203,7 +202,8 @@ async fn measure(
 }
 
 /// Waits until nothing of an attack is left.
-async fn settle(metrics: &mut Client) -> Result<()> {
+async fn settle(admin: SocketAddr) -> Result<()> {
+    let mut metrics = Client::connect(admin, None).await?;
     for _ in 0..200 {
         let left = metrics.gauge("dormouse_requests_in_flight").await?
             + metrics.gauge("dormouse_requests_waiting").await?

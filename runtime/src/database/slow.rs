@@ -1,10 +1,11 @@
 //! Whose statements are likely to be slow: those of owners that have had one that computed, until several have not.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use super::message::Owner;
+use super::worker::lock;
 
 /// How many statements of an owner are expected to be slow after one was.
 const EXPECTED: u8 = 16;
@@ -46,7 +47,7 @@ impl SlowOwners {
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut HashMap<Owner, u8>) -> T) -> T {
-        act(&mut self.expected.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut lock(&self.expected))
     }
 }
 
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slow_command_is_expected_again_for_a_while() {
+    fn a_slow_statement_is_expected_again_for_a_while() {
         let owners = SlowOwners::default();
         let (slow, quick) = (Owner(1), Owner(2));
         owners.note(quick, false);
@@ -69,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nodes_own_commands_are_never_expected_to_be_slow() {
+    fn the_nodes_own_statements_are_never_expected_to_be_slow() {
         let owners = SlowOwners::default();
         owners.note(Owner::NODE, true);
         assert!(!owners.has(Owner::NODE));

@@ -81,7 +81,7 @@ impl Threads {
             *lock(&desk.work) = Some(Work { session, due: began + command.time_max(), asker });
             let is_statement = matches!(command, Command::Execute { .. });
             seat.begin(session.owner, is_statement && self.slow_owners.has(session.owner));
-            let used_before = cpu_time();
+            let used_before = if is_statement { cpu_time() } else { Duration::ZERO };
             let answer = carry_out(&self.slots, session, command);
             let goes_on = seat.end();
             if is_statement && (!goes_on || began.elapsed() > limits::DATABASE_HEAVY_AFTER) {

@@ -10,9 +10,9 @@
 //!
 //! Nobody knows beforehand which statement will be slow. So there is always the full number of threads for those that
 //! are not: a thread whose command has become slow works on at a lower priority, another takes its seat at once, and
-//! it ends with its command. One that is likely to be slow, because its owner's last ones were, counts as slow from its
-//! beginning. A session has one command at a time, so that there are never more slow threads than
-//! requests; those that compute take [`turns`](super::turns).
+//! it ends with its command. One that is likely to be slow, because its owner's last ones were ([`super::slow`]), counts
+//! as slow from its beginning. A session has one command at a time, so that there are never more slow threads than
+//! requests; their statements take turns ([`super::turns`]).
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use rustix::thread::{Pid, gettid, sched_yield};
 
 use super::message::Owner;
-use super::turns::{Player, Turns};
+use super::turns::{SlowCommand, Turns};
 use super::worker::lock;
 use crate::limits;
 use crate::thread::lower_priority;
@@ -59,8 +59,8 @@ struct Shared {
 struct Work {
     /// 0 without a command; otherwise when it began, in microseconds after the watch, and [`SLOW`].
     state: AtomicU64,
-    /// Its command, once that is slow and takes turns.
-    player: Mutex<Option<Arc<Player>>>,
+    /// Its command, once that takes turns.
+    slow_command: Mutex<Option<Arc<SlowCommand>>>,
     thread: OnceLock<Pid>,
 }
 
@@ -197,7 +197,8 @@ impl Seat {
         self.occupant.work.state.swap(0, Ordering::AcqRel) & SLOW == 0
     }
 
-    /// The node's own commands are behind locks that every tenant needs.
+    /// Waits for a turn when the command is slow, and its last turn is over. The node's own take none: they hold what
+    /// every tenant waits for.
     fn keep_turn(&self) {
         let Occupant { work, shared } = &self.occupant;
         let owner = self.owner.get();
@@ -210,8 +211,8 @@ impl Seat {
         if self.ask_at.get().is_some_and(|ask_at| now < ask_at) {
             return;
         }
-        let player = lock(&work.player).get_or_insert_with(|| Player::new(owner)).clone();
-        let goes_on = shared.turns.play(&player);
+        let command = lock(&work.slow_command).get_or_insert_with(|| SlowCommand::new(owner)).clone();
+        let goes_on = shared.turns.next_turn(&command);
         self.ask_at.set(Some(Instant::now() + goes_on));
     }
 
@@ -229,8 +230,9 @@ impl Occupant {
 
     /// Its command takes no more turns.
     pub(super) fn leave_turns(&self) {
-        let player = lock(&self.work.player).take();
-        player.iter().for_each(|player| self.shared.turns.leave(player));
+        if let Some(command) = lock(&self.work.slow_command).take() {
+            self.shared.turns.leave(&command);
+        }
     }
 }
 
@@ -312,7 +314,7 @@ mod tests {
     fn slow_commands_take_turns_until_they_end_or_are_given_up() -> Result<(), Box<dyn std::error::Error>> {
         let (_watch, seats) = watched()?;
         let seat = seats.recv()?;
-        let takes_turns = |seat: &Seat| lock(&seat.occupant.work.player).is_some();
+        let takes_turns = |seat: &Seat| lock(&seat.occupant.work.slow_command).is_some();
         for (owner, is_slow, expected) in
             [(Owner(1), false, false), (Owner::NODE, true, false), (Owner(1), true, true)]
         {

@@ -271,7 +271,7 @@ fn a_project_is_given_its_variables_while_it_is_edited() -> Result<()> {
 }
 
 #[test]
-fn a_node_tells_the_most_that_a_manifest_may_ask_for() -> Result<()> {
+fn a_node_tells_its_limits_as_a_manifest_writes_them() -> Result<()> {
     let node = TIGHT.node()?;
     let told = node.admin("GET", "/v1/node", b"")?.expect(200)?.json()?;
     let limits = told.get("limits").context("no limits")?;

@@ -87,8 +87,9 @@ fn every_change_is_on_record_and_nothing_else() -> Result<()> {
     let objects: Vec<_> = kept.iter().filter_map(|entry| entry.get("object")?.as_str()).collect();
     ensure!(objects.iter().any(|object| object.starts_with("component ")), "{objects:?}");
     ensure!(objects.iter().any(|object| object.starts_with("tenant acme ")), "{objects:?}");
-    let lines = node.logs().matching(|line| line.get("target") == Some("audit"));
-    assert_eq!(lines.len(), expected.len());
+    let logged = || node.logs().matching(|line| line.get("target") == Some("audit")).len();
+    eventually("each is logged", || Ok((logged() >= expected.len()).then_some(())))?;
+    assert_eq!(logged(), expected.len());
     Ok(())
 }
 

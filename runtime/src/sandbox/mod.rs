@@ -7,6 +7,7 @@
 
 mod body;
 mod engine;
+mod give_back;
 mod guest;
 mod guest_event;
 mod lane;

@@ -7,6 +7,10 @@ use std::{
     fmt::Write as _,
     net::SocketAddr,
     path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -43,6 +47,8 @@ const BOMB: &str =
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Neighbour {
     Nobody,
+    /// No tenant: what the kernel and the machine make of two full cores. An attacker can hardly cost less.
+    Threads,
     Loops,
     Memory,
     Sql,
@@ -50,11 +56,12 @@ enum Neighbour {
 }
 
 impl Neighbour {
-    const ALL: [Self; 5] = [Self::Nobody, Self::Loops, Self::Memory, Self::Sql, Self::Bodies];
+    const ALL: [Self; 6] = [Self::Nobody, Self::Threads, Self::Loops, Self::Memory, Self::Sql, Self::Bodies];
 
     fn name(self) -> &'static str {
         match self {
             Self::Nobody => "nobody",
+            Self::Threads => "threads of no tenant, nice 10",
             Self::Loops => "CPU loops",
             Self::Memory => "memory",
             Self::Sql => "SQL bombs",
@@ -64,7 +71,7 @@ impl Neighbour {
 
     fn tenant(self) -> &'static str {
         match self {
-            Self::Nobody => QUIET,
+            Self::Nobody | Self::Threads => QUIET,
             Self::Loops => "loops",
             Self::Memory => "memory",
             Self::Sql => "sql",
@@ -78,6 +85,12 @@ impl Neighbour {
         let path = |rest: &str| format!("{}{rest}", seed::path(self.tenant()));
         match self {
             Self::Nobody => {}
+            Self::Threads => {
+                attacks.spawn(async {
+                    let _busy = Busy::start()?;
+                    std::future::pending().await
+                });
+            }
             Self::Loops => repeat(&mut attacks, address, &path("/spin"), ""),
             Self::Memory => repeat(&mut attacks, address, &path("/allocate"), ""),
             Self::Sql => repeat(&mut attacks, address, &path("/sql"), BOMB),
@@ -88,6 +101,31 @@ impl Neighbour {
             }
         }
         attacks
+    }
+}
+
+/// A busy thread of low priority for each core, until it is dropped.
+struct Busy(Arc<AtomicBool>);
+
+impl Busy {
+    fn start() -> Result<Self> {
+        let goes_on = Arc::new(AtomicBool::new(true));
+        for _ in 0..std::thread::available_parallelism()?.get() {
+            let goes_on = goes_on.clone();
+            std::thread::spawn(move || {
+                dormouse::thread::lower_priority(rustix::thread::gettid());
+                while goes_on.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        Ok(Self(goes_on))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
     }
 }
 
@@ -173,7 +211,7 @@ async fn fill(program: &Path, door: &seed::Door) -> Result<()> {
     let read =
         async |folder| anyhow::Ok(Bytes::from(std::fs::read(programs::component(program, folder).await?)?));
     let (guestbook, attacker) = (read("functions/guestbook").await?, read("tests/guests/misbehave").await?);
-    let attackers = Neighbour::ALL.iter().filter(|neighbour| **neighbour != Neighbour::Nobody);
+    let attackers = Neighbour::ALL.iter().filter(|neighbour| neighbour.tenant() != QUIET);
     let mut tenants: Vec<_> = attackers.map(|one| (one.tenant().to_owned(), attacker.clone())).collect();
     tenants.push((QUIET.to_owned(), guestbook));
     seed::upload(door, tenants).await

@@ -7,7 +7,6 @@
 
 mod body;
 mod engine;
-mod give_back;
 mod guest;
 mod guest_event;
 mod lane;

@@ -185,9 +185,12 @@ pub const DATABASE_HEAVY_AFTER: Duration = Duration::from_millis(5);
 /// when nobody else wants it: enough to get on, and to let go soon of what others wait for; and little enough that the
 /// kernel seldom makes a quick thread wait for their share.
 pub const LOW_PRIORITY: i32 = 10;
-/// How long such a thread goes on beside others of its kind: more than the kernel gives a thread as usual, which is up to
-/// 3 ms.
-pub const LOW_PRIORITY_SLICE: Duration = Duration::from_millis(10);
+/// How long a thread of guests that compute goes on beside others of its kind: more than the kernel gives a thread as
+/// usual, which is up to 3 ms.
+pub const HEAVY_GUEST_SLICE: Duration = Duration::from_millis(10);
+/// The same of a slow statement's thread. It yields at each look, which costs it the rest of its slice: so that is the
+/// shortest the kernel has.
+pub const SLOW_STATEMENT_SLICE: Duration = Duration::from_micros(100);
 /// Stack of a database thread: SQLite's parser and its expression walkers recurse. JSON in its binary form is gone
 /// through by a call for each level, of which a value of 1 MiB can hold 218,000 at 305 bytes each. Only what is used is
 /// memory.

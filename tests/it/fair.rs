@@ -179,6 +179,28 @@ fn slow_statements_keep_no_thread_from_a_quick_one() -> Result<()> {
     eventually("the threads of slow statements end", || Ok((database_threads(&node)? == 2).then_some(())))
 }
 
+#[test]
+fn a_slow_statement_gets_on_beside_guests_that_compute() -> Result<()> {
+    const LOOPS: u32 = 16;
+    let node =
+        TestNode::builder().flag("--cpu-time-max-ms", 120_000).flag("--wall-time-max-ms", 12_000).start()?;
+    let (loud, quiet) = (node.tenant("misbehave")?, node.tenant("misbehave")?);
+    let loops = computing(&loud, LOOPS)?;
+    node.wait_for_metric("dormouse_instances", LOOPS.into())?;
+    // Some 0.5 s of CPU time.
+    let answer = quiet.guest_statements(&[
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000000) SELECT count(*) FROM n",
+    ])?;
+    assert_eq!(
+        answer.last().and_then(|last| last.pointer("/rows/0/0")),
+        Some(&json!(3_000_000)),
+        "{answer:?}"
+    );
+    ensure!(node.metric("dormouse_instances")? >= LOOPS.into(), "the loops did not outlast the statement");
+    drop(loops);
+    node.wait_for_metric("dormouse_instances", 0.0)
+}
+
 /// Threads of the node that run SQL.
 fn database_threads(node: &TestNode) -> Result<usize> {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", node.pid()?.as_raw_nonzero()))?;

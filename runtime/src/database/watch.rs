@@ -159,7 +159,7 @@ impl Work {
         let is_slow = (1..began_before).contains(&began)
             && self.state.compare_exchange(began, began | SLOW, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         if let Some(thread) = self.thread.get().filter(|_| is_slow) {
-            lower_priority(*thread);
+            lower_priority(*thread, limits::SLOW_STATEMENT_SLICE);
         }
         is_slow
     }
@@ -182,7 +182,7 @@ impl Seat {
         work.state.store(if is_slow { began | SLOW } else { began }, Ordering::Release);
         shared.busy.fetch_add(1, Ordering::SeqCst);
         if is_slow {
-            lower_priority(thread);
+            lower_priority(thread, limits::SLOW_STATEMENT_SLICE);
             shared.given_up.fetch_add(1, Ordering::SeqCst);
         }
         if is_slow || shared.is_asleep.load(Ordering::SeqCst) {
@@ -205,7 +205,8 @@ impl Seat {
         if work.state.load(Ordering::Relaxed) & SLOW == 0 || owner == Owner::NODE {
             return;
         }
-        // A kernel that preempts lazily, as those since Linux 6.13 can, lets a quick thread pass when this one calls it.
+        // A quick thread that the kernel has not let pass when it became ready, because of what it has used, need not wait
+        // for the next tick.
         sched_yield();
         let now = Instant::now();
         if self.ask_at.get().is_some_and(|ask_at| now < ask_at) {

@@ -27,6 +27,7 @@ use super::GuestFailure;
 use super::body::Course;
 use crate::admission::Load;
 use crate::fair::Lines;
+use crate::limits;
 use crate::name::Id;
 use crate::telemetry::in_current_request;
 use crate::thread::lower_priority;
@@ -61,7 +62,7 @@ impl Lane {
         let runtime = Builder::new_multi_thread()
             .worker_threads(cores + 1)
             .thread_name("slow-lane")
-            .on_thread_start(|| lower_priority(gettid()))
+            .on_thread_start(|| lower_priority(gettid(), limits::HEAVY_GUEST_SLICE))
             .enable_all()
             .build()?;
         Ok(Self { threads: Some(runtime), turns: Turns::new(cores) })

@@ -15,7 +15,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use dormouse::{limits::HEAVY_GUEST_SLICE, thread::lower_priority};
 use hyper::{Method, body::Bytes};
+use rustix::thread::gettid;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, task::JoinSet};
 
 use crate::{
@@ -47,7 +49,7 @@ const BOMB: &str =
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Neighbour {
     Nobody,
-    /// No tenant: what the kernel and the machine make of two full cores. An attacker can hardly cost less.
+    /// No tenant: a busy thread for each core that never calls the kernel, at the priority of guests that compute.
     Threads,
     Loops,
     Memory,
@@ -80,14 +82,15 @@ impl Neighbour {
     }
 
     /// What it does over and over, on each of its connections, until the task is dropped.
-    fn attack(self, address: SocketAddr) -> JoinSet<Result<()>> {
+    fn attack(self, address: SocketAddr) -> Result<JoinSet<Result<()>>> {
         let mut attacks = JoinSet::new();
         let path = |rest: &str| format!("{}{rest}", seed::path(self.tenant()));
         match self {
             Self::Nobody => {}
             Self::Threads => {
+                let busy = Busy::start()?;
                 attacks.spawn(async {
-                    let _busy = Busy::start()?;
+                    let _busy = busy;
                     std::future::pending().await
                 });
             }
@@ -100,7 +103,7 @@ impl Neighbour {
                 }
             }
         }
-        attacks
+        Ok(attacks)
     }
 }
 
@@ -113,7 +116,7 @@ impl Busy {
         for _ in 0..std::thread::available_parallelism()?.get() {
             let goes_on = goes_on.clone();
             std::thread::spawn(move || {
-                dormouse::thread::lower_priority(rustix::thread::gettid());
+                lower_priority(gettid(), HEAVY_GUEST_SLICE);
                 while goes_on.load(Ordering::Relaxed) {
                     std::hint::spin_loop();
                 }
@@ -226,7 +229,7 @@ async fn measure(
     let mut all: Vec<_> = Neighbour::ALL.into_iter().map(|neighbour| (neighbour, Seen::default())).collect();
     for slice in 0..options.slices {
         for (neighbour, seen) in &mut all {
-            let attacks = neighbour.attack(address);
+            let attacks = neighbour.attack(address)?;
             tokio::time::sleep(RUN_UP).await;
             seen.add(call_steadily(address, Duration::from_secs(options.seconds)).await?);
             drop(attacks);

@@ -134,23 +134,33 @@ impl From<Milliseconds> for u64 {
 mod tests {
     use super::*;
 
+    fn all(number: u64) -> Result<Limits, String> {
+        let time = Some(Milliseconds::of(Duration::from_millis(number)));
+        Ok(Limits {
+            memory_bytes_max: Some(number.try_into()?),
+            cpu_time_max_ms: time,
+            wall_time_max_ms: time,
+            response_bytes_max: Some(number),
+            body_bytes_per_second_min: Some(number),
+            table_elements_max: Some(number),
+            core_instances_max: Some(number),
+            handles_max: Some(number),
+            hostcall_bytes_max: Some(number),
+            log_bytes_max: Some(number),
+        })
+    }
+
+    #[test]
+    fn every_limit_is_read() -> Result<(), Box<dyn std::error::Error>> {
+        let limits = all(2 << 20)?;
+        let text = toml::to_string(&limits)?;
+        assert!(text.lines().all(|line| line.ends_with(" = 2097152")), "{text}");
+        assert_eq!(toml::from_str::<Limits>(&text)?, limits);
+        Ok(())
+    }
+
     #[test]
     fn every_limit_beyond_the_nodes_is_named() -> Result<(), Box<dyn std::error::Error>> {
-        let all = |number: u64| -> Result<Limits, String> {
-            let time = Some(Milliseconds::of(Duration::from_millis(number)));
-            Ok(Limits {
-                memory_bytes_max: Some(number.try_into()?),
-                cpu_time_max_ms: time,
-                wall_time_max_ms: time,
-                response_bytes_max: Some(number),
-                body_bytes_per_second_min: Some(number),
-                table_elements_max: Some(number),
-                core_instances_max: Some(number),
-                handles_max: Some(number),
-                hostcall_bytes_max: Some(number),
-                log_bytes_max: Some(number),
-            })
-        };
         let (less, more) = (all(2 << 20)?, all(4 << 20)?);
         assert_eq!(less.beyond(&less), Vec::<String>::new());
         assert_eq!(Limits::default().beyond(&less), Vec::<String>::new());

@@ -254,33 +254,6 @@ mod tests {
     }
 
     #[test]
-    fn every_limit_is_read() -> Result<(), Box<dyn std::error::Error>> {
-        let names = [
-            "memory_bytes_max",
-            "cpu_time_max_ms",
-            "wall_time_max_ms",
-            "response_bytes_max",
-            "body_bytes_per_second_min",
-            "table_elements_max",
-            "core_instances_max",
-            "handles_max",
-            "hostcall_bytes_max",
-            "log_bytes_max",
-        ];
-        let lines: String =
-            (2_000_000..).zip(names).map(|(figure, name)| format!("{name} = {figure}\n")).collect();
-        let manifest = manifest(&format!("[functions.fn.limits]\n{lines}"))?;
-        let function = manifest.functions.get(&"fn".parse()?).ok_or("no function")?;
-        let read = serde_json::to_value(function.limits)?;
-        let expected: serde_json::Map<_, _> = (2_000_000..)
-            .zip(names)
-            .map(|(figure, name)| (name.to_owned(), serde_json::json!(figure)))
-            .collect();
-        assert_eq!(read, serde_json::Value::Object(expected));
-        Ok(())
-    }
-
-    #[test]
     fn a_function_needs_nothing_but_its_name() -> Result<(), Box<dyn std::error::Error>> {
         let manifest = manifest("[functions.fn]\n")?;
         assert_eq!(manifest.functions.get(&"fn".parse()?), Some(&FunctionManifest::default()));

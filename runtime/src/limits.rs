@@ -181,9 +181,9 @@ pub const DATABASE_PROCESS_ADDRESS_BYTES: u64 = 2 << 30;
 pub const DATABASE_SLOW_AFTER: Duration = Duration::from_millis(20);
 /// CPU time of a statement after which its tenant's next ones are expected to be slow.
 pub const DATABASE_HEAVY_AFTER: Duration = Duration::from_millis(5);
-/// Priority (nice) of threads that do what takes long. Beside a thread as usual they get a tenth of a core, and the rest
-/// when nobody else wants it: enough to get on, and to let go soon of what others wait for; and little enough that the
-/// kernel seldom makes a quick thread wait for their share.
+/// Priority (nice) of threads that do what takes long. Beside a thread as usual they get a tenth of a core, or less where
+/// they yield, and the rest when nobody else wants it: enough to get on, and to let go soon of what others wait for; and
+/// little enough that the kernel seldom makes a quick thread wait for their share.
 pub const LOW_PRIORITY: i32 = 10;
 /// How long a thread of guests that compute goes on beside others of its kind: more than the kernel gives a thread as
 /// usual, which is up to 3 ms.

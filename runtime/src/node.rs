@@ -27,7 +27,7 @@ use crate::admission::Admission;
 use crate::catalog::{Artifacts, Catalog, Compiler, CompilerLimits};
 use crate::config::{Config, DescriptorLimit, Flags};
 use crate::control::{self, AdminDoor, AdminState, Audit, Directory, Failures, Keys, Store, Variables};
-use crate::database::{self, Database, ProcessRecipe, ProcessSize};
+use crate::database::{self, COMMIT_LOG_BYTES_MIN, CommitLog, Database, ProcessRecipe, ProcessSize};
 use crate::disk::Disk;
 use crate::edge::{self, Edge};
 use crate::limits;
@@ -146,7 +146,8 @@ struct Rooms {
 impl Node {
     async fn open(config: Config, lock: File) -> Result<Self> {
         refuse_unfinished(&config.data)?;
-        settle(&lock).with_context(|| format!("{} cannot be synced", config.data.display()))?;
+        database::carry_out_commit_log(&config.data)
+            .with_context(|| format!("the commit log of {} cannot be carried out", config.data.display()))?;
         let keys = Keys::load_or_make(&config.data.join("keys"))?;
         let rooms = Rooms::build(&config, &keys, &lock).await?;
         control::remove_unnamed(&rooms.store, &rooms.tenants).await?;
@@ -360,7 +361,11 @@ fn start_database(config: &Config, program: &Path, lock: &File, memory: &Arc<Bud
     let sessions_max = config.tenants.sessions_max.saturating_add(CONTROL_SESSIONS);
     let processes = config.database_processes;
     if processes == 0 {
-        return Ok(Database::start(config.database_threads, sessions_max, memory)?);
+        let threads = config.database_threads;
+        return Ok(match start_commit_log(config)? {
+            Some(log) => Database::start_logged(log, threads, sessions_max, memory)?,
+            None => Database::start(threads, sessions_max, memory)?,
+        });
     }
     let memory_bytes = config.memory.database_process_bytes;
     let threads = config.database_threads.div_ceil(processes).max(limits::DATABASE_PROCESS_THREADS_MIN);
@@ -381,6 +386,19 @@ fn start_database(config: &Config, program: &Path, lock: &File, memory: &Arc<Bud
     let database = Database::start(CONTROL_THREADS, sessions_max, memory)?;
     database.with_processes(recipe).context("a database process cannot be started")
 }
+
+/// Starts the log of tenants' commits; none on a disk that has little room for it.
+fn start_commit_log(config: &Config) -> Result<Option<CommitLog>> {
+    let free = rustix::fs::statvfs(&config.data).context("the disk does not tell what is free")?;
+    let bytes = config.commit_log_bytes.min(free.f_bavail.saturating_mul(free.f_frsize) / COMMIT_LOG_PART);
+    if bytes < COMMIT_LOG_BYTES_MIN {
+        return Ok(None);
+    }
+    CommitLog::start(&config.data, bytes).context("the commit log cannot be made").map(Some)
+}
+
+/// How much of the disk's free space may become the commit log: one of so many parts.
+const COMMIT_LOG_PART: u64 = 16;
 
 fn make_private_folder(folder: &Path) -> Result<()> {
     std::fs::DirBuilder::new()
@@ -427,12 +445,6 @@ fn lock_data(data: &Path) -> Result<File> {
             }
         }
     }
-}
-
-/// Puts on disk what an earlier process may have been killed over: a new database's name that was not synced yet is
-/// from here on as good as one that was.
-fn settle(file: &File) -> std::io::Result<()> {
-    Ok(rustix::fs::syncfs(file)?)
 }
 
 async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {

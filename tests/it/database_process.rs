@@ -262,6 +262,7 @@ fn a_thread_that_does_not_come_back_is_replaced_and_its_tenant_suspended() -> Re
         .node()
         .flag("--database-processes", 0)
         .flag("--database-threads", 1)
+        .flag("--commit-log-bytes", 0)
         .flag("--statement-time-max-ms", 300)
         .flag("--statement-grace-ms", 300)
         .start()?;

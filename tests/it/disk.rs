@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use dormouse_tests::client::Response;
 use dormouse_tests::faults::{Call, Faults};
 use dormouse_tests::logs::Line;
-use dormouse_tests::{Stop, Tenant, TestNode, eventually, guest, problem_of, sqlite};
+use dormouse_tests::{Builder, Stop, Tenant, TestNode, eventually, guest, problem_of, sqlite};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
@@ -19,22 +19,27 @@ use crate::parking::{files_below, open_tenant_files};
 const DATABASE: &str = ".db";
 const LOG: &str = ".db-wal";
 
-fn named<'a>(node: &'a TestNode, name: &str) -> Tenant<'a> {
+pub(crate) fn named<'a>(node: &'a TestNode, name: &str) -> Tenant<'a> {
     Tenant { node, name: name.to_owned() }
 }
 
-fn sign(tenant: &Tenant<'_>, message: &str) -> Result<Response> {
+/// A node without a commit log, whose commits flush their tenant's own.
+fn flushing_each(faults: &Faults) -> Builder {
+    faults.node().flag("--commit-log-bytes", 0)
+}
+
+pub(crate) fn sign(tenant: &Tenant<'_>, message: &str) -> Result<Response> {
     tenant.post("", &json!({ "name": "Ada", "message": message }))
 }
 
-fn messages(tenant: &Tenant<'_>) -> Result<Vec<String>> {
+pub(crate) fn messages(tenant: &Tenant<'_>) -> Result<Vec<String>> {
     let rows = tenant.sql("SELECT message FROM entries ORDER BY id")?;
     let rows = rows.as_array().context("no rows")?.iter();
     Ok(rows.filter_map(|row| Some(row.pointer("/0")?.as_str()?.to_owned())).collect())
 }
 
 /// The messages are those that were acknowledged, and perhaps, whole, one that was not.
-fn are_there(tenant: &Tenant<'_>, acknowledged: &[&str], unacknowledged: &str) -> Result<()> {
+pub(crate) fn are_there(tenant: &Tenant<'_>, acknowledged: &[&str], unacknowledged: &str) -> Result<()> {
     let found = messages(tenant)?;
     let (kept, more) = found.split_at(acknowledged.len().min(found.len()));
     ensure!(kept == acknowledged, "acknowledged: {acknowledged:?}, found: {found:?}");
@@ -47,7 +52,7 @@ fn recover(tenant: &Tenant<'_>) -> Result<Response> {
 }
 
 /// Waits for the quarantine, and checks everything that holds in one. Gives the reason.
-fn is_in_quarantine(tenant: &Tenant<'_>) -> Result<String> {
+pub(crate) fn is_in_quarantine(tenant: &Tenant<'_>) -> Result<String> {
     let shown = tenant.wait_for_state("quarantined")?;
     let reason = shown.pointer("/database/quarantine/reason").and_then(Value::as_str);
     let reason = reason.filter(|reason| !reason.is_empty()).with_context(|| format!("no reason: {shown}"))?;
@@ -78,7 +83,7 @@ fn stays_in_quarantine(tenant: &Tenant<'_>) -> Result<()> {
     Ok(())
 }
 
-fn comes_back(tenant: &Tenant<'_>) -> Result<()> {
+pub(crate) fn comes_back(tenant: &Tenant<'_>) -> Result<()> {
     let answer = recover(tenant)?.expect(200)?.json()?;
     assert_eq!(answer.get("recovered"), Some(&json!(true)));
     ensure!(answer.pointer("/quarantine/reason").is_some_and(Value::is_string), "{answer}");
@@ -89,7 +94,7 @@ fn comes_back(tenant: &Tenant<'_>) -> Result<()> {
 }
 
 /// A guestbook that somebody has signed with `one`, and one of a tenant that goes on whatever happens.
-fn two_tenants(node: &TestNode) -> Result<(Tenant<'_>, Tenant<'_>)> {
+pub(crate) fn two_tenants(node: &TestNode) -> Result<(Tenant<'_>, Tenant<'_>)> {
     let (tenant, other) = (node.tenant("guestbook")?, node.tenant("guestbook")?);
     for tenant in [&tenant, &other] {
         sign(tenant, "one")?.expect(201)?;
@@ -102,7 +107,7 @@ fn two_tenants(node: &TestNode) -> Result<(Tenant<'_>, Tenant<'_>)> {
 fn a_commit_that_does_not_reach_the_disk_is_not_acknowledged() -> Result<()> {
     for call in [Call::Sync, Call::Write] {
         let faults = Faults::new()?;
-        let node = faults.node().start()?;
+        let node = flushing_each(&faults).start()?;
         let (tenant, other) = two_tenants(&node)?;
         faults.begin(call, Errno::IO, &tenant.id()?, LOG)?;
         sign(&tenant, "two")?.expect(500)?;
@@ -125,7 +130,7 @@ fn a_commit_that_does_not_reach_the_disk_is_not_acknowledged() -> Result<()> {
 #[test]
 fn those_who_wait_for_the_writer_do_not_build_on_what_failed() -> Result<()> {
     let faults = Faults::new()?;
-    let node = faults.node().start()?;
+    let node = flushing_each(&faults).start()?;
     let (tenant, other) = two_tenants(&node)?;
     faults.once(Call::Sync, Errno::IO, &tenant.id()?, LOG)?;
     std::thread::scope(|scope| -> Result<()> {
@@ -152,7 +157,7 @@ fn cached_bytes(file: &Path) -> Result<u64> {
 #[test]
 fn what_the_kernel_holds_after_a_failed_flush_is_not_believed() -> Result<()> {
     let faults = Faults::new()?;
-    let node = faults.node().start()?;
+    let node = flushing_each(&faults).start()?;
     let (tenant, _) = two_tenants(&node)?;
     let files = [database_of(&tenant)?, database_of(&tenant)?.with_extension("db-wal")];
     if rustix::fs::statfs(node.data())?.f_type == libc::TMPFS_MAGIC || cached_bytes(&files[1]).is_err() {
@@ -242,7 +247,7 @@ fn a_failed_checkpoint_of_a_busy_tenant_loses_nothing() -> Result<()> {
 fn a_killed_node_comes_back_without_the_quarantine() -> Result<()> {
     for stop in [Stop::Kill, Stop::Terminate] {
         let faults = Faults::new()?;
-        let mut node = faults.node().start()?;
+        let mut node = flushing_each(&faults).start()?;
         let name = {
             let (tenant, _) = two_tenants(&node)?;
             faults.begin(Call::Sync, Errno::IO, &tenant.id()?, LOG)?;
@@ -263,7 +268,7 @@ fn a_killed_node_comes_back_without_the_quarantine() -> Result<()> {
 #[test]
 fn a_quarantined_tenant_can_be_deleted() -> Result<()> {
     let faults = Faults::new()?;
-    let node = faults.node().start()?;
+    let node = flushing_each(&faults).start()?;
     let (tenant, _) = two_tenants(&node)?;
     let id = tenant.id()?;
     faults.begin(Call::Sync, Errno::IO, &id, LOG)?;
@@ -279,7 +284,7 @@ fn a_quarantined_tenant_can_be_deleted() -> Result<()> {
 #[test]
 fn an_operator_recovers_a_tenant_by_command() -> Result<()> {
     let faults = Faults::new()?;
-    let node = faults.node().start()?;
+    let node = flushing_each(&faults).start()?;
     let (tenant, _) = two_tenants(&node)?;
     let name = tenant.name.as_str();
     let said = cli::run(&node, &["tenant", "recover", name])?.stdout;
@@ -598,7 +603,7 @@ fn a_switch_that_does_not_reach_the_disk_is_not_acknowledged() -> Result<()> {
 #[test]
 fn a_way_back_in_quarantine_is_recovered_before_it_is_taken() -> Result<()> {
     let faults = Faults::new()?;
-    let node = faults.node().start()?;
+    let node = flushing_each(&faults).start()?;
     node.expect_log("is in quarantine");
     let tenant = node.tenant("guestbook")?;
     sign(&tenant, "one")?.expect(201)?;
@@ -623,7 +628,7 @@ fn a_way_back_in_quarantine_is_recovered_before_it_is_taken() -> Result<()> {
 #[test]
 fn a_database_with_many_tables_is_recovered() -> Result<()> {
     let faults = Faults::new()?;
-    let node = faults.node().start()?;
+    let node = flushing_each(&faults).start()?;
     node.expect_log("is in quarantine");
     let tenant = node.tenant("guestbook")?;
     let folder = tempfile::tempdir()?;

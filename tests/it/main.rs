@@ -20,6 +20,7 @@ mod audit;
 mod backup;
 mod bad_input;
 mod cli;
+mod commit_log;
 mod compile;
 mod concurrency;
 mod config;

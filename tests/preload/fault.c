@@ -4,8 +4,8 @@
  *
  *     <calls> <errno> <part of the path> <end of the path>
  *
- * where calls are letters: r for reads, w for writes, s for flushes, t for truncations. With ! among them only one call
- * fails: the file is removed with it. With an errno below 0 the call does not come back as long as the line is there. */
+ * where calls are letters: r for reads, w for writes, s for flushes, t for truncations, y for syncs of the file system,
+ * whatever the path. With ! among them only one call fails: the file is removed with it. With an errno below 0 the call does not come back as long as the line is there. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -42,8 +42,8 @@ static int fault(char call, int fd) {
         close(file);
         line[length < 0 ? 0 : length] = 0;
         int found = sscanf(line, "%7s %d %255s %63s", calls, &error, part, end);
-        if (found != 4 || !strchr(calls, call) || !path_of(fd, path, sizeof path) || !strstr(path, part) ||
-            !ends_with(path, end))
+        if (found != 4 || !strchr(calls, call) || !path_of(fd, path, sizeof path) ||
+            (call != 'y' && (!strstr(path, part) || !ends_with(path, end))))
             error = 0;
         else if (strchr(calls, '!') && unlink(control) != 0)
             error = 0;
@@ -73,5 +73,6 @@ FAULTY('w', ssize_t, pwrite, (int fd, const void *from, size_t size, off_t at), 
 FAULTY('w', ssize_t, pwrite64, (int fd, const void *from, size_t size, off64_t at), (fd, from, size, at))
 FAULTY('s', int, fsync, (int fd), (fd))
 FAULTY('s', int, fdatasync, (int fd), (fd))
+FAULTY('y', int, syncfs, (int fd), (fd))
 FAULTY('t', int, ftruncate, (int fd, off_t size), (fd, size))
 FAULTY('t', int, ftruncate64, (int fd, off64_t size), (fd, size))

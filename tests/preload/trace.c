@@ -7,7 +7,7 @@
  *
  *   C create path            O cut path to `argument` bytes      W write data to path at offset `argument`
  *   R rename path to second  U unlink path                       M mkdir path, D rmdir path
- *   S path was synced: it holds what was written before record number `argument`
+ *   S path was synced: it holds what was written before record number `argument`; A the same of all files and folders
  *
  * Changes are made and written down under one lock, so the order is the order in which they happened. A sync is written
  * down when it has succeeded, with the number of records before it began: what came later may not be on disk.
@@ -192,3 +192,10 @@ static int sync_file(int fd, long number) {
 
 int fsync(int fd) { return sync_file(fd, SYS_fsync); }
 int fdatasync(int fd) { return sync_file(fd, SYS_fdatasync); }
+
+int syncfs(int fd) {
+  pthread_mutex_lock(&lock);
+  uint64_t before = records;
+  pthread_mutex_unlock(&lock);
+  CHANGE(int, file < 0 ? NULL : folder, syscall(SYS_syncfs, fd), 'A', before, "", NULL, NULL, 0);
+}

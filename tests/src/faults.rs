@@ -23,6 +23,8 @@ pub enum Call {
     Write,
     /// Flushing to the disk.
     Sync,
+    /// The same, and flushing the whole file system.
+    SyncAll,
     /// Cutting off, as a checkpoint does with the log.
     Truncate,
 }
@@ -95,10 +97,11 @@ impl Faults {
 
     fn write(&self, call: Call, once: &str, error: i32, path_holds: &str, path_ends: &str) -> Result<()> {
         let call = match call {
-            Call::Read => 'r',
-            Call::Write => 'w',
-            Call::Sync => 's',
-            Call::Truncate => 't',
+            Call::Read => "r",
+            Call::Write => "w",
+            Call::Sync => "s",
+            Call::SyncAll => "sy",
+            Call::Truncate => "t",
         };
         let next = self.folder.path().join("next");
         fs::write(&next, format!("{call}{once} {error} {path_holds} {path_ends}\n"))?;

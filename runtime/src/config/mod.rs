@@ -82,6 +82,8 @@ pub struct Config {
     pub disk_free_bytes_min: u64,
     /// Processes that these threads are in; without any they are in the node's own.
     pub database_processes: u32,
+    /// Size of the commit log that tenants share; 0: none.
+    pub commit_log_bytes: u64,
     /// How long a statement may go on behind its time limit.
     pub statement_grace: Duration,
     /// What holds for tenants' databases.
@@ -159,6 +161,7 @@ impl Config {
             r.milliseconds("component_park_time_max_ms", 0, limits::COMPONENT_PARK_TIME_MAX);
         let database_threads = r.at_least("database_threads", 1, threads);
         let disk_free_bytes_min = r.at_least("disk_free_bytes_min", 0, limits::DISK_FREE_BYTES_MIN);
+        let commit_log_bytes = r.at_least("commit_log_bytes", 0, limits::COMMIT_LOG_BYTES);
         let statement_grace = r.milliseconds("statement_grace_ms", 100, limits::STATEMENT_GRACE);
         let tenants = Self::read_tenants(r, spoken.map_or(0, |spoken| spoken.park_memory_bytes_max));
         let outbound = Self::read_outbound(r);
@@ -197,6 +200,7 @@ impl Config {
             component_park_time_max: component_park_time_max?,
             database_threads: database_threads?,
             disk_free_bytes_min: disk_free_bytes_min?,
+            commit_log_bytes: commit_log_bytes?,
             database_processes: spoken?.database_processes,
             statement_grace: statement_grace?,
             tenants: tenants?,

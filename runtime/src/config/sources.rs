@@ -106,6 +106,8 @@ settings! {
     database_threads,
     /// Processes that these threads are in, apart from the node's own; 0 for threads of the node [default: 0]
     database_processes,
+    /// Size of the log that commits of all tenants share; 0: each tenant's own log is flushed at each commit [default: 67108864, less on a small disk]
+    commit_log_bytes,
     /// How long a statement may go on behind its time limit before it is given up [default: 2000]
     statement_grace_ms,
     /// How long a database stays open after its last request [default: 2000]

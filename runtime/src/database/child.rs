@@ -128,7 +128,7 @@ fn work(socket: UnixStream, slots: &Slots) -> io::Result<()> {
         if command.begins_session() {
             slots.begin(session);
         }
-        let answer: Answer = worker::carry_out(slots, session, command);
+        let answer: Answer = worker::carry_out(slots, session, command).answer;
         frame::encode(&answer, &mut frame)?;
         line.socket.write_all(&frame)?;
     }

@@ -255,6 +255,24 @@ impl Command {
         }
     }
 
+    /// Whether it waits for the disk more than it computes.
+    pub(super) fn waits_for_disk(&self) -> bool {
+        match self {
+            Self::Create { .. }
+            | Self::Import { .. }
+            | Self::Verify { .. }
+            | Self::Check { .. }
+            | Self::Checkpoint
+            | Self::ReadFile { .. } => true,
+            Self::Execute { .. }
+            | Self::Batch { .. }
+            | Self::Open { .. }
+            | Self::Rollback
+            | Self::Reset
+            | Self::Close => false,
+        }
+    }
+
     /// Whether it is the first of its session.
     pub(super) fn begins_session(&self) -> bool {
         matches!(self, Self::Create { .. } | Self::Import { .. } | Self::Verify { .. } | Self::Open { .. })

@@ -12,6 +12,7 @@ mod cached;
 mod callbacks;
 mod caps;
 mod child;
+mod commit_log;
 mod compiled;
 mod explain;
 mod file;
@@ -34,11 +35,13 @@ mod stream;
 mod surface;
 mod threads;
 mod turns;
+mod vfs;
 mod watch;
 mod worker;
 
 pub use cached::forget_cached;
 pub use child::{ProcessSize, serve_in_this_process};
+pub use commit_log::{COMMIT_LOG_BYTES_MIN, CommitLog, carry_out as carry_out_commit_log};
 pub use memory::start_allocator_thread;
 pub use message::{
     Change, Command, DatabaseError, Executed, Extent, FilePart, Owner, Profile, Reply, Rows, SessionId, Value,

@@ -118,7 +118,7 @@ impl Process {
     /// Starts a process, and keeps it alive from then on.
     pub(super) fn start(index: usize, recipe: &Arc<Recipe>) -> io::Result<Self> {
         let jobs_max = recipe.sessions_max as usize * COMMANDS_PER_SESSION;
-        let (queue, jobs) = queue::queue(jobs_max);
+        let (queue, jobs) = queue::queue(jobs_max, 0);
         let threads = 0..recipe.size.threads as usize;
         let state = Arc::new(State {
             stand: watch::Sender::new(Stand { life: 0, is_up: false }),

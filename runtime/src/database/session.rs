@@ -18,6 +18,7 @@ use super::message::{Change, DatabaseError, Executed, Extent, FilePart, Profile,
 use super::quota::{self, Quota};
 use super::sqlite::{Connection, Purpose, SqliteError};
 use super::statement::{Statement, Step};
+use super::vfs::{Logged, LoggedVfs};
 use crate::limits;
 
 /// Memory of SQLite for one tenant session.
@@ -36,11 +37,13 @@ static WAL_RESERVE: [u8; 64 << 10] = [0; 64 << 10];
 const WAL_MARGIN_BYTES: u64 = 16 << 10;
 
 /// What a session was opened with; a reset opens it again.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Opening {
     pub path: PathBuf,
     pub profile: Profile,
     pub bytes_max: u64,
+    /// Where its commits are logged, if they are.
+    pub log: Option<Arc<LoggedVfs>>,
 }
 
 pub(super) struct Session {
@@ -49,6 +52,8 @@ pub(super) struct Session {
     cancelled: Arc<AtomicBool>,
     /// Rows that earlier leases of the session changed.
     changes_before_lease: i64,
+    /// Its WAL in the commit log.
+    logged: Option<Logged>,
     /// How long the WAL's file was when it was last looked at, in bytes.
     wal_reserved: u64,
 }
@@ -66,7 +71,15 @@ pub(super) struct Request {
 impl Session {
     pub(super) fn open(opening: Opening, cancelled: Arc<AtomicBool>) -> Result<Self, DatabaseError> {
         let connection = connect(&opening, cancelled.clone())?;
-        Ok(Self { connection, opening, cancelled, changes_before_lease: 0, wal_reserved: 0 })
+        let path = wal_of(&opening.path);
+        let find = |log| Logged::find(log, &path).map_err(|error| on_file(&path, &error));
+        let logged = opening.log.as_ref().map(find).transpose()?.flatten();
+        Ok(Self { connection, opening, cancelled, changes_before_lease: 0, logged, wal_reserved: 0 })
+    }
+
+    /// What has to be on disk before anything of this session may be told; none when it is.
+    pub(super) fn unsettled(&self) -> Option<Logged> {
+        self.logged.as_ref().filter(|logged| !logged.is_settled()).cloned()
     }
 
     /// The memory account that the session starts with.
@@ -81,7 +94,7 @@ impl Session {
         if request.in_transaction && !self.connection.in_transaction() {
             return Ok(Reply::Executed(self.executed(Err(DatabaseError::Cancelled))));
         }
-        if request.may_write {
+        if request.may_write && self.logged.is_none() {
             self.reserve_wal();
         }
         self.connection.set_deadline(Some(Instant::now() + request.time_max));
@@ -94,6 +107,12 @@ impl Session {
                 error => return Err(error),
             },
         };
+        if request.may_write
+            && !self.connection.in_transaction()
+            && let Some(logged) = &self.logged
+        {
+            logged.forget_unsynced();
+        }
         Ok(Reply::Executed(self.executed(outcome)))
     }
 
@@ -193,7 +212,11 @@ impl Session {
     pub(super) fn checkpoint(&mut self) -> Result<Extent, DatabaseError> {
         // A reader of the same tenant must not hold this thread: what can be copied is copied, the rest next time.
         self.connection.busy_timeout(0);
-        let result = self.connection.checkpoint();
+        let connection = &mut self.connection;
+        let result = match &self.logged {
+            Some(logged) => logged.copy(|| connection.checkpoint()),
+            None => connection.checkpoint(),
+        };
         self.connection.busy_timeout(LOCK_WAIT_MILLISECONDS);
         result.map_err(|error| self.explain(error, Duration::MAX))
     }
@@ -225,8 +248,9 @@ impl Session {
 fn connect(opening: &Opening, cancelled: Arc<AtomicBool>) -> Result<Connection, DatabaseError> {
     let path = &opening.path;
     refuse_empty(path).map_err(|error| on_file(path, &error))?;
-    let connection = Connection::open(path, Purpose::Use, opening.profile, cancelled)
-        .map_err(|error| on_open(path, &error))?;
+    let connection =
+        Connection::open_with(opening.log.clone(), path, Purpose::Use, opening.profile, cancelled)
+            .map_err(|error| on_open(path, &error))?;
     ensure_wal(path).map_err(|error| on_file(path, &error))?;
     set_up(connection, opening).map_err(|error| on_open(path, &error))
 }
@@ -399,7 +423,7 @@ fn make_wal(database: &Path) -> std::io::Result<()> {
     }
 }
 
-fn wal_of(database: &Path) -> PathBuf {
+pub(super) fn wal_of(database: &Path) -> PathBuf {
     beside(database, "-wal")
 }
 

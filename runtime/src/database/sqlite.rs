@@ -24,6 +24,7 @@ use super::memory;
 use super::message::{Extent, Profile};
 use super::quota::Quota;
 use super::statement::{Kept, Statement};
+use super::vfs::{self, LoggedVfs};
 
 /// A failed call: SQLite's extended result code and its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +82,8 @@ pub(super) struct Connection {
     pub(super) raw: NonNull<ffi::sqlite3>,
     pub(super) hooks: Box<Hooks>,
     kept: Kept,
+    /// Outlives the connection.
+    _vfs: Option<Arc<LoggedVfs>>,
 }
 
 // SAFETY: SQLite runs in multi-thread mode, where a connection may be used from any thread as long as no two use it
@@ -106,9 +109,19 @@ fn immutable(path: &[u8]) -> Vec<u8> {
 }
 
 impl Connection {
-    /// Opens `path`, which must be absolute, with the `unix-excl` VFS: no shared-memory file, and no other process
-    /// can open it meanwhile.
+    /// Opens `path`, which must be absolute: no shared-memory file is made, and no other process can open it meanwhile.
     pub(super) fn open(
+        path: &Path,
+        purpose: Purpose,
+        profile: Profile,
+        cancelled: Arc<AtomicBool>,
+    ) -> Result<Self> {
+        Self::open_with(None, path, purpose, profile, cancelled)
+    }
+
+    /// Opens `path` with the files of a commit log, where there is one.
+    pub(super) fn open_with(
+        vfs: Option<Arc<LoggedVfs>>,
         path: &Path,
         purpose: Purpose,
         profile: Profile,
@@ -126,9 +139,10 @@ impl Connection {
             message: "the path holds NUL".to_owned(),
         })?;
         let flags = access | ffi::SQLITE_OPEN_NOMUTEX | ffi::SQLITE_OPEN_EXRESCODE;
+        let name = vfs.as_ref().map_or(vfs::PLAIN, |vfs| vfs.name());
         let mut raw = std::ptr::null_mut();
         // SAFETY: `path` and the VFS name are NUL-terminated and outlive the call; `raw` is a valid place.
-        let code = unsafe { ffi::sqlite3_open_v2(path.as_ptr(), &raw mut raw, flags, c"unix-excl".as_ptr()) };
+        let code = unsafe { ffi::sqlite3_open_v2(path.as_ptr(), &raw mut raw, flags, name.as_ptr()) };
         let Some(raw) = NonNull::new(raw) else {
             return Err(SqliteError { code: ffi::SQLITE_NOMEM, message: "out of memory".to_owned() });
         };
@@ -146,7 +160,7 @@ impl Connection {
             may_write: Cell::new(false),
             quota: None,
         });
-        let connection = Self { raw, hooks, kept: Kept::default() };
+        let connection = Self { raw, hooks, kept: Kept::default(), _vfs: vfs };
         connection.check(code)?;
         Ok(connection)
     }

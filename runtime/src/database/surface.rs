@@ -35,7 +35,7 @@ impl Bench {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("a.db");
         session::create(&path)?;
-        let opening = Opening { path, profile, bytes_max: 64 << 20 };
+        let opening = Opening { path, profile, bytes_max: 64 << 20, log: None };
         let session = Session::open(opening, Arc::new(AtomicBool::new(false)))?;
         Ok(Self { session, profile, _folder: folder })
     }

@@ -81,8 +81,12 @@ impl Threads {
             *lock(&desk.work) = Some(Work { session, due: began + command.time_max(), asker });
             let is_statement = matches!(command, Command::Execute { .. });
             seat.begin(session.owner, is_statement && self.slow_owners.has(session.owner));
+            // The node's own commits are not in the log.
+            let waits_for_disk = command.waits_for_disk() || session.owner == Owner::NODE;
+            let held_up = waits_for_disk.then(|| self.jobs.is_held_up());
             let used_before = if is_statement { cpu_time() } else { Duration::ZERO };
-            let answer = carry_out(&self.slots, session, command);
+            let carried_out = carry_out(&self.slots, session, command);
+            drop(held_up);
             let goes_on = seat.end();
             if is_statement && (!goes_on || began.elapsed() > limits::DATABASE_HEAVY_AFTER) {
                 let used = cpu_time().saturating_sub(used_before);
@@ -90,13 +94,18 @@ impl Threads {
             }
             let work = lock(&desk.work).take();
             match work {
-                Some(work) => work.asker.tell(answer),
+                Some(work) => carried_out.tell(work.asker),
                 None => self.slots.is_back(session),
             }
             if !goes_on {
                 return;
             }
         }
+    }
+
+    /// Sees to jobs that nobody takes.
+    pub(super) fn look(&self) {
+        self.jobs.look();
     }
 
     /// Gives up the commands of tenants that are over their time by more than `grace`.
@@ -113,7 +122,8 @@ impl Threads {
         let mut work = lock(&desk.work);
         let is_over = |work: &Work| work.due + grace <= now && work.session.owner != Owner::NODE;
         let session = work.as_ref().filter(|work| is_over(work))?.session;
-        if desk.occupant.thread().is_some_and(|thread| waits_for_disk(getpid(), thread)) {
+        let waits_for_disk = |thread| waits_for_disk(getpid(), thread);
+        if self.slots.is_held_up() || desk.occupant.thread().is_some_and(waits_for_disk) {
             return None;
         }
         self.slots.give_up(session);

@@ -91,12 +91,14 @@ pub(super) fn between_steps() {
 
 impl Watch {
     /// Gives out seats for `threads` threads, each with `enlist`, and later one for each that a slow command gives up.
+    /// Each look also makes the one at what waits.
     ///
     /// # Errors
     /// When the system gives no thread.
     pub(super) fn start(
         threads: u32,
         enlist: impl Fn(Seat) -> io::Result<()> + Send + 'static,
+        look: impl Fn() + Send + 'static,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             started: Instant::now(),
@@ -112,7 +114,7 @@ impl Watch {
         let watched = shared.clone();
         let watcher = thread::Builder::new()
             .name("database-watch".to_owned())
-            .spawn(move || look_after(&watched, enlist))?;
+            .spawn(move || look_after(&watched, enlist, look))?;
         shared.thread.get_or_init(|| watcher.thread().clone());
         Ok(Self(shared))
     }
@@ -244,7 +246,7 @@ fn seat(shared: &Arc<Shared>) -> Seat {
     Seat { occupant, owner: Cell::new(Owner::NODE), ask_at: Cell::new(None) }
 }
 
-fn look_after(shared: &Arc<Shared>, enlist: impl Fn(Seat) -> io::Result<()>) {
+fn look_after(shared: &Arc<Shared>, enlist: impl Fn(Seat) -> io::Result<()>, look: impl Fn()) {
     let (mut idle_looks, mut missing) = (0, 0);
     while !shared.is_over.load(Ordering::SeqCst) {
         shared.turns.take_back(Instant::now());
@@ -253,6 +255,7 @@ fn look_after(shared: &Arc<Shared>, enlist: impl Fn(Seat) -> io::Result<()>) {
         while missing > 0 && enlist(seat(shared)).is_ok() {
             missing -= 1;
         }
+        look();
         thread::park_timeout(LOOK_EVERY);
         idle_looks = if shared.busy.load(Ordering::SeqCst) == 0 { idle_looks + 1 } else { 0 };
         if idle_looks >= IDLE_LOOKS {
@@ -279,8 +282,11 @@ mod tests {
     /// A watch over one seat, and the seats that it gives out.
     fn watched() -> io::Result<(Watch, Receiver<Seat>)> {
         let (given, seats) = sync_channel(8);
-        let watch =
-            Watch::start(1, move |seat| given.send(seat).map_err(|_| io::Error::other("the test is over")))?;
+        let watch = Watch::start(
+            1,
+            move |seat| given.send(seat).map_err(|_| io::Error::other("the test is over")),
+            || {},
+        )?;
         Ok((watch, seats))
     }
 

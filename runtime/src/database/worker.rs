@@ -6,12 +6,15 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::cached::forget_cached_file;
+use super::commit_log::{CommitLog, Lost};
 use super::import::{self, Import};
 use super::memory::{Account, on_account};
 use super::message::{Command, DatabaseError, Home, Owner, Profile, Reply, SessionId};
@@ -19,6 +22,7 @@ use super::process::{Process, Recipe};
 use super::queue::{self, Sender};
 use super::session::{self, Opening, Request, Session};
 use super::threads::Threads;
+use super::vfs::{Logged, LoggedVfs};
 use super::watch::Watch;
 use crate::memory::Budget;
 
@@ -54,6 +58,34 @@ impl Asker {
         // The sender may be gone: a cancelled request. Its lease resets the session.
         let _ = self.answer.send(answer);
     }
+
+    /// Tells of a command that has ended as soon as what it saw and wrote is on disk.
+    fn tell_when(self, logged: &Logged, answer: Answer) {
+        if let Some(ended) = self.ended {
+            ended(&answer);
+        }
+        let sender = self.answer;
+        logged.when_settled(move |settled| {
+            let answer = settled.map_err(|Lost(reason)| DatabaseError::Storage(reason)).and(answer);
+            let _ = sender.send(answer);
+        });
+    }
+}
+
+/// The end of a command.
+pub(super) struct CarriedOut {
+    pub answer: Answer,
+    /// What has to be on disk before anybody hears of it.
+    unsettled: Option<Logged>,
+}
+
+impl CarriedOut {
+    pub(super) fn tell(self, asker: Asker) {
+        match self.unsettled {
+            Some(logged) => asker.tell_when(&logged, self.answer),
+            None => asker.tell(self.answer),
+        }
+    }
 }
 
 struct OpenSession {
@@ -77,6 +109,8 @@ pub(super) struct Slots {
     slots: Mutex<HashMap<u64, Arc<Slot>>>,
     /// Sessions whose command was given up, so that a command of another takes no lock.
     given_up: AtomicUsize,
+    /// Where tenants' commits are logged, if they are.
+    log: Option<Arc<LoggedVfs>>,
 }
 
 impl Slots {
@@ -123,6 +157,11 @@ impl Slots {
         behind.into_iter().for_each(|asker| asker.tell(Err(DatabaseError::Closed)));
     }
 
+    /// Whether the disk keeps everybody waiting who commits.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.log().is_held_up())
+    }
+
     /// Stops the command that a session runs now or has waiting, soon; without one, the next.
     pub(super) fn cancel(&self, number: u64) {
         if let Some(slot) = lock(&self.slots).get(&number) {
@@ -162,11 +201,38 @@ impl Database {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(threads: u32, sessions_max: u32, memory: &Arc<Budget>) -> std::io::Result<Self> {
-        let (queue, jobs) = queue::queue(sessions_max as usize * COMMANDS_PER_SESSION);
-        let slots = Arc::new(Slots::default());
+        Self::start_with(None, threads, sessions_max, memory)
+    }
+
+    /// The same with a log for the commits of tenants.
+    ///
+    /// # Errors
+    /// As [`Database::start`].
+    pub fn start_logged(
+        log: CommitLog,
+        threads: u32,
+        sessions_max: u32,
+        memory: &Arc<Budget>,
+    ) -> std::io::Result<Self> {
+        let log = LoggedVfs::register(log).map_err(std::io::Error::other)?;
+        Self::start_with(Some(Arc::new(log)), threads, sessions_max, memory)
+    }
+
+    fn start_with(
+        log: Option<Arc<LoggedVfs>>,
+        threads: u32,
+        sessions_max: u32,
+        memory: &Arc<Budget>,
+    ) -> std::io::Result<Self> {
+        let cores = std::thread::available_parallelism()?.get();
+        // Who flushes at each commit waits for the disk more than it computes.
+        let reserve = if log.is_some() { (threads as usize).saturating_sub(cores) } else { 0 };
+        let (queue, jobs) = queue::queue(sessions_max as usize * COMMANDS_PER_SESSION, reserve);
+        let slots = Arc::new(Slots { log, ..Slots::default() });
         let pool = Threads::new(jobs, slots.clone(), memory);
-        let hands = pool.clone();
-        let watch = Arc::new(Watch::start(threads, move |seat| hands.add(seat))?);
+        let (hands, waiting) = (pool.clone(), pool.clone());
+        let watch = Watch::start(threads, move |seat| hands.add(seat), move || waiting.look())?;
+        let watch = Arc::new(watch);
         let (queue, processes, next) = (Arc::new(queue), Arc::default(), Arc::default());
         Ok(Self { queue, slots, threads: pool, watch, processes, next })
     }
@@ -295,8 +361,57 @@ impl Database {
         }
     }
 
-    /// Ends the database processes. All sessions in them are closed.
+    /// Makes the kernel forget what it holds of a tenant's database that nobody has open.
+    ///
+    /// # Errors
+    /// When its files cannot be flushed or read. What they hold is not to be believed then.
+    pub async fn forget_cached(&self, database: PathBuf) -> std::io::Result<()> {
+        let log = self.slots.log.clone();
+        let forget = move || {
+            let path = session::wal_of(&database);
+            let wal = forget_cached_file(&path);
+            if let (Err(error), Some(log)) = (&wal, log)
+                && let Some(logged) = Logged::find(&log, &path)?
+            {
+                logged.fail(&format!("its log cannot be put on disk: {error}"));
+            }
+            forget_cached_file(&database).and(wal)
+        };
+        tokio::task::spawn_blocking(forget).await?
+    }
+
+    /// Puts what only the commit log holds of a database that nobody has open where it belongs.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub async fn restore_logged(&self, database: PathBuf) -> std::io::Result<()> {
+        let Some(log) = self.slots.log.clone() else { return Ok(()) };
+        tokio::task::spawn_blocking(move || log.log().restore(&session::wal_of(&database))).await?
+    }
+
+    /// Waits until everything that has been committed to a database by now is on disk.
+    ///
+    /// # Errors
+    /// When it does not get there.
+    pub async fn settle(&self, database: PathBuf) -> Result<(), DatabaseError> {
+        let Some(log) = self.slots.log.clone() else { return Ok(()) };
+        let settle = move || match Logged::find(&log, &session::wal_of(&database)) {
+            Ok(Some(logged)) => logged.settle().map_err(|Lost(reason)| DatabaseError::Storage(reason)),
+            // Nobody has used it.
+            Ok(None) | Err(_) => Ok(()),
+        };
+        tokio::task::spawn_blocking(settle).await.unwrap_or(Err(DatabaseError::Closed))
+    }
+
+    /// Ends the database processes and the commit log. All sessions of tenants are closed.
     pub async fn close(&self) {
+        if let Some(log) = self.slots.log.clone() {
+            match tokio::task::spawn_blocking(move || log.log().close()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "the commit log is left for the next start"),
+                Err(error) => tracing::error!(%error, "the commit log could not be closed"),
+            }
+        }
         for process in &*self.processes {
             process.close().await;
         }
@@ -313,11 +428,13 @@ pub struct ProcessFigures {
 }
 
 /// Carries a command out on its session.
-pub(super) fn carry_out(slots: &Slots, session: SessionId, command: Command) -> Answer {
-    let Some(slot) = slots.find(session) else { return Err(DatabaseError::Closed) };
+pub(super) fn carry_out(slots: &Slots, session: SessionId, command: Command) -> CarriedOut {
+    let Some(slot) = slots.find(session) else {
+        return CarriedOut { answer: Err(DatabaseError::Closed), unsettled: None };
+    };
     let closes = command == Command::Close;
     let mut open = lock(&slot.open);
-    let answer = catch_unwind(AssertUnwindSafe(|| apply(&slot, &mut open, command)))
+    let answer = catch_unwind(AssertUnwindSafe(|| apply(slots, &slot, &mut open, command)))
         .unwrap_or_else(|_| Err(DatabaseError::Storage("the database thread panicked".to_owned())));
     if let Err(error) = &answer
         && !error.session_is_usable()
@@ -330,10 +447,10 @@ pub(super) fn carry_out(slots: &Slots, session: SessionId, command: Command) -> 
     }
     // Not before the command: one may be cancelled while it waits for a thread.
     slot.cancelled.store(false, Ordering::Relaxed);
-    answer
+    CarriedOut { answer, unsettled: open.as_ref().and_then(|open| open.session.unsettled()) }
 }
 
-fn apply(slot: &Slot, open: &mut Option<OpenSession>, command: Command) -> Answer {
+fn apply(slots: &Slots, slot: &Slot, open: &mut Option<OpenSession>, command: Command) -> Answer {
     match command {
         Command::Create { path } => session::create(&path).map(|()| Reply::Done),
         Command::Import { upload, path, bytes_max, time_max } => {
@@ -344,7 +461,8 @@ fn apply(slot: &Slot, open: &mut Option<OpenSession>, command: Command) -> Answe
             on_own_account(|| import::verify(&path, &queries, time_max, &slot.cancelled)).map(Reply::Verified)
         }
         Command::Open { path, profile, bytes_max } => {
-            let opening = Opening { path, profile, bytes_max };
+            let log = slots.log.clone().filter(|_| profile == Profile::Tenant);
+            let opening = Opening { path, profile, bytes_max, log };
             let mut account = Session::account(profile);
             let session = on_account(&mut account, || Session::open(opening, slot.cancelled.clone()))?;
             *open = Some(OpenSession { session, account });

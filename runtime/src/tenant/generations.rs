@@ -171,10 +171,12 @@ impl Tenants {
     /// Ends the writes to a generation, for the commit that names the next. The files of `from` and of `to` stay.
     ///
     /// # Errors
-    /// When a request writes for too long.
+    /// When a request writes for too long, or what was committed does not get to the disk.
     pub async fn switch(&self, from: &DatabaseKey, to: u64) -> Result<Switch, DatabaseError> {
         let tenant = self.0.tenant(from);
         let writer = tenant.take_writer().await?;
+        // Who has committed hears of it before the switch is told of.
+        self.0.database.settle(self.0.path(from)).await?;
         let known = Known { current: to, kept: Some(from.generation) };
         let before = self.0.generations.set(from, Some(known));
         Ok(Switch { shared: self.0.clone(), from: from.clone(), before, _writer: writer, _tenant: tenant })

@@ -13,7 +13,7 @@ use tokio::sync::{AcquireError, SemaphorePermit};
 use super::generations::Generations;
 use super::park::{self, Closing};
 use super::{DatabaseKey, Tenant, files, lock, unix_seconds};
-use crate::database::{Command, DatabaseError, Extent, Reply, SessionId, forget_cached};
+use crate::database::{Command, DatabaseError, Extent, Reply, SessionId};
 use crate::limits;
 use crate::name::Id;
 
@@ -112,7 +112,7 @@ pub(super) fn begin(tenant: &Arc<Tenant>, reason: String) -> DatabaseError {
 /// memory holds.
 async fn seal(tenant: Arc<Tenant>) {
     if let Ok(_alone) = alone(&tenant).await
-        && let Err(error) = forget_cached(tenant.shared.path(&tenant.key)).await
+        && let Err(error) = tenant.shared.database.forget_cached(tenant.shared.path(&tenant.key)).await
     {
         tracing::debug!(database = ?tenant.key, %error, "the files of a quarantined database cannot be synced");
     }
@@ -150,9 +150,9 @@ pub(super) async fn recover(tenant: &Arc<Tenant>) -> Result<Recovery, DatabaseEr
 async fn read_anew(tenant: &Arc<Tenant>) -> Result<(), DatabaseError> {
     let shared = &tenant.shared;
     let path = shared.path(&tenant.key);
-    forget_cached(path.clone())
-        .await
-        .map_err(|error| DatabaseError::Storage(format!("{}: {error}", path.display())))?;
+    let on_file = |error: std::io::Error| DatabaseError::Storage(format!("{}: {error}", path.display()));
+    shared.database.forget_cached(path.clone()).await.map_err(on_file)?;
+    shared.database.restore_logged(path.clone()).await.map_err(on_file)?;
     let _handle = park::take_handle(shared).await?;
     let session = shared.database.new_session(tenant.key.owner());
     let checked = check_and_write(tenant, session).await;

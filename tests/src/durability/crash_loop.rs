@@ -36,7 +36,7 @@ pub struct Report {
 pub fn run(kills: u32, seed: u64, progress: &mut dyn FnMut(&Report)) -> Result<Report> {
     let started = Instant::now();
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut node = load::node().start()?;
+    let mut node = load::node(true).start()?;
     let mut oracle = Oracle::set_up(&node)?;
     let mut report = Report::default();
     for round in 1..=kills {

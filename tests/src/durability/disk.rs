@@ -103,6 +103,12 @@ impl Disk {
                 }
                 return Ok(());
             }
+            Change::SyncAll(before) => {
+                if heeds_syncs {
+                    self.sync_all(*before);
+                }
+                return Ok(());
+            }
             Change::Create(path) => {
                 self.files.push(File { kept: Vec::new(), pending: Vec::new() });
                 NameChange::Add(path.clone(), self.files.len() - 1)
@@ -127,16 +133,18 @@ impl Disk {
 
     fn sync(&mut self, path: &Path, before: usize) {
         if let Some(file) = self.seen.files.get(path).and_then(|number| self.files.get_mut(*number)) {
-            let (done, later) = file.pending.drain(..).partition(|(number, _)| *number < before);
-            file.pending = later;
-            let done: Vec<(usize, Edit)> = done;
-            done.iter().for_each(|(_, edit)| edit.apply(&mut file.kept, &mut |_| true));
-            return;
+            return file.sync(before);
         }
         let Self { pending, kept, .. } = self;
         let is_kept =
             |(number, change): &mut (usize, NameChange)| *number < before && change.folder() == Some(path);
         pending.extract_if(.., is_kept).for_each(|(_, change)| kept.change(&change));
+    }
+
+    fn sync_all(&mut self, before: usize) {
+        self.files.iter_mut().for_each(|file| file.sync(before));
+        let Self { pending, kept, .. } = self;
+        pending.extract_if(.., |(number, _)| *number < before).for_each(|(_, change)| kept.change(&change));
     }
 
     /// The disk after a power cut: what chance leaves of it.
@@ -185,6 +193,14 @@ impl Disk {
             Some((path, bytes))
         };
         Contents { files: names.files.into_iter().filter_map(file).collect(), folders: names.folders }
+    }
+}
+
+impl File {
+    /// Keeps what was done to it before a change.
+    fn sync(&mut self, before: usize) {
+        let done: Vec<_> = self.pending.extract_if(.., |(number, _)| *number < before).collect();
+        done.iter().for_each(|(_, edit)| edit.apply(&mut self.kept, &mut |_| true));
     }
 }
 

@@ -119,9 +119,12 @@ impl AddAssign for Tally {
 }
 
 /// A node of which some handles fit into the lot and few stay there for long: sessions close and WALs are copied all the
-/// time.
-pub(super) fn node() -> Builder {
-    TestNode::builder().flag("--park-time-max-ms", 40).flag("--park-memory-bytes-max", 200_000)
+/// time, as the files of the commit log become full. Without one of those, each commit flushes its tenant's own log.
+pub(super) fn node(has_commit_log: bool) -> Builder {
+    TestNode::builder()
+        .flag("--park-time-max-ms", 40)
+        .flag("--park-memory-bytes-max", 200_000)
+        .flag("--commit-log-bytes", if has_commit_log { 2 << 20 } else { 0 })
 }
 
 fn now() -> Moment {

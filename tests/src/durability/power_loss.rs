@@ -19,6 +19,8 @@ use crate::{Stop, root};
 
 /// Cuts that are made of one trace.
 const CUTS_PER_TRACE: u32 = 50;
+/// Of so many traces one is of a node without a commit log.
+const PLAIN_EVERY: u32 = 3;
 const LOAD_TIME: Duration = Duration::from_millis(150);
 /// What has been parked is checkpointed and closed in it.
 const REST_TIME: Duration = Duration::from_millis(100);
@@ -96,7 +98,7 @@ impl Traced {
     }
 
     fn check(&self, folder: &Path, end: load::Moment, heeds_syncs: bool) -> Result<Tally> {
-        let node = load::node().start_in(folder)?;
+        let node = load::node(true).start_in(folder)?;
         if !heeds_syncs {
             // Whatever the node complains of, it is right.
             node.expect_log("");
@@ -128,13 +130,14 @@ impl Tracer {
 
     /// Runs a node under load until it is killed.
     fn trace(&self, round: u32) -> Result<Traced> {
+        let node = || load::node(!(round / CUTS_PER_TRACE).is_multiple_of(PLAIN_EVERY));
         let folder = tempfile::Builder::new().prefix("dormouse-power-").tempdir()?;
         let (data, file) = (folder.path().join("data"), folder.path().join("trace"));
-        let mut node = load::node().start_in(folder.path())?;
-        let oracle = Oracle::set_up(&node)?;
-        node.stop(Stop::Terminate)?;
+        let mut first = node().start_in(folder.path())?;
+        let oracle = Oracle::set_up(&first)?;
+        first.stop(Stop::Terminate)?;
         let before = Disk::holding(&data)?;
-        let traced = load::node()
+        let traced = node()
             .env("LD_PRELOAD", self.library.display())
             .env("TRACE_FOLDER", data.display())
             .env("TRACE_FILE", file.display());

@@ -19,6 +19,8 @@ pub(super) enum Change {
     RemoveFolder(PathBuf),
     /// What was done to it before the record of this number is on disk.
     Sync(PathBuf, usize),
+    /// The same of everything.
+    SyncAll(usize),
 }
 
 /// A change and when it had been made.
@@ -63,6 +65,7 @@ fn next(bytes: &[u8]) -> Result<Option<(Record, &[u8])>> {
         b'M' => Change::MakeFolder(path),
         b'D' => Change::RemoveFolder(path),
         b'S' => Change::Sync(path, usize::try_from(argument)?),
+        b'A' => Change::SyncAll(usize::try_from(argument)?),
         kind => bail!("a record is of the unknown kind {kind}"),
     };
     Ok(Some((Record { time, change }, rest)))

@@ -316,7 +316,7 @@ impl Rooms {
         let (sandbox, tenants) = (self.sandbox.figures(), self.tenants.figures());
         let (components_mapped, components_mapped_bytes) = self.catalog.mapped();
         let (memory, admission) = (self.memory.figures(), self.admission.figures());
-        let processes = self.database.process_figures();
+        let (processes, log) = (self.database.process_figures(), self.database.log_figures());
         Gauges {
             requests_in_flight: admission.running,
             requests_waiting: admission.waiting,
@@ -345,6 +345,8 @@ impl Rooms {
             disk_is_low: u64::from(self.disk.is_low()),
             database_processes: processes.pids.len() as u64,
             database_process_deaths: processes.deaths,
+            commit_log_records: log.records,
+            commit_log_flushes: log.flushes,
         }
     }
 

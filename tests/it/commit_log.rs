@@ -107,6 +107,25 @@ fn transactions_of_any_size_follow_each_other() -> Result<()> {
 }
 
 #[test]
+fn commits_share_flushes() -> Result<()> {
+    let node = TestNode::start()?;
+    let tenants = (0..8).map(|_| node.tenant("guestbook")).collect::<Result<Vec<_>>>()?;
+    // However the machine is loaded, some of many that are under way at once come together.
+    eventually("two commits share a flush", || {
+        std::thread::scope(|scope| -> Result<()> {
+            let clients: Vec<_> = tenants.iter().map(|tenant| scope.spawn(|| sign(tenant, "one"))).collect();
+            clients
+                .into_iter()
+                .try_for_each(|client| client.join().ok().context("a client failed")??.expect(201).map(drop))
+        })?;
+        let (records, flushes) =
+            (node.metric("dormouse_commit_log_records")?, node.metric("dormouse_commit_log_flushes")?);
+        ensure!(records >= flushes && flushes > 0.0, "{records} records, {flushes} flushes");
+        Ok((records > flushes).then_some(()))
+    })
+}
+
+#[test]
 fn a_commit_that_does_not_reach_the_log_is_not_acknowledged() -> Result<()> {
     for call in [Call::Sync, Call::Write] {
         let faults = Faults::new()?;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::cached::forget_cached_file;
-use super::commit_log::{CommitLog, Lost};
+use super::commit_log::{CommitLog, LogFigures, Lost};
 use super::import::{self, Import};
 use super::memory::{Account, on_account};
 use super::message::{Command, DatabaseError, Home, Owner, Profile, Reply, SessionId};
@@ -350,6 +350,12 @@ impl Database {
             running: self.watch.busy() + in_processes(Process::running),
             waiting: self.queue.len() as u64 + in_processes(Process::waiting),
         }
+    }
+
+    /// What the commit log has done; nothing without one.
+    #[must_use]
+    pub fn log_figures(&self) -> LogFigures {
+        self.slots.log.as_ref().map(|log| log.log().figures()).unwrap_or_default()
     }
 
     /// What there is of the database processes.

@@ -88,6 +88,10 @@ pub struct Gauges {
     pub database_processes: u64,
     /// How often one has ended before the node.
     pub database_process_deaths: u64,
+    /// What was written to the commit log.
+    pub commit_log_records: u64,
+    /// How often it was flushed for that.
+    pub commit_log_flushes: u64,
 }
 
 /// How a gauge is read off.
@@ -193,6 +197,10 @@ impl Default for Metrics {
         add("database_process_deaths", "How often a database process has ended before the node", |g| {
             g.database_process_deaths
         });
+        add("commit_log_records", "Commits and other records that were written to the commit log", |g| {
+            g.commit_log_records
+        });
+        add("commit_log_flushes", "How often the commit log was flushed for them", |g| g.commit_log_flushes);
         Self {
             registry,
             requests,

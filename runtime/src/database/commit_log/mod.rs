@@ -104,6 +104,15 @@ pub(super) enum Synced {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lost(pub String);
 
+/// What a log has done since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogFigures {
+    /// Records that were written.
+    pub records: u64,
+    /// How often they were flushed.
+    pub flushes: u64,
+}
+
 /// The log of a data folder. It ends when it is dropped, after what waits has been written.
 #[derive(Debug)]
 pub struct CommitLog {
@@ -124,6 +133,7 @@ struct Shared {
     has_settled: Condvar,
     /// Records up to this number are on disk, or their WALs have failed.
     settled: AtomicU64,
+    flushes: AtomicU64,
     wals: Mutex<Wals>,
     /// Held by who reads the segments, and by who voids one.
     reading: Mutex<()>,
@@ -223,6 +233,7 @@ impl CommitLog {
             has_work: Condvar::new(),
             has_settled: Condvar::new(),
             settled: AtomicU64::new(0),
+            flushes: AtomicU64::new(0),
             wals: Mutex::default(),
             reading: Mutex::default(),
             folder: File::open(&folder)?,
@@ -246,6 +257,7 @@ impl CommitLog {
         if let Some(wal) = wals.find(name) {
             return Ok(Some(wal));
         }
+        // Under the lock: nobody writes to the file before it has a state. Whoever asks has just looked for it.
         let file = path.metadata()?;
         Ok((file.dev() == self.shared.device).then(|| wals.add(name, file.len() == 0)))
     }
@@ -362,6 +374,11 @@ impl CommitLog {
     /// When the WAL has failed.
     pub(super) fn settle(&self, wal: &LoggedWal) -> Result<(), Lost> {
         self.shared.wait_for(wal)
+    }
+
+    pub(super) fn figures(&self) -> LogFigures {
+        let Shared { settled, flushes, .. } = &*self.shared;
+        LogFigures { records: settled.load(Ordering::Relaxed), flushes: flushes.load(Ordering::Relaxed) }
     }
 
     /// Whether the disk keeps everybody waiting who commits.
@@ -628,6 +645,7 @@ impl Shared {
         }
         state.writing_since = None;
         self.settled.store(last, Ordering::Release);
+        self.flushes.fetch_add(1, Ordering::Relaxed);
         let told: Vec<Waiting> = state.waiting.extract_if(.., |waiting| waiting.number <= last).collect();
         drop(state);
         self.has_settled.notify_all();

@@ -4,8 +4,8 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use libsql::ffi;
@@ -19,6 +19,7 @@ use super::quota::{self, Quota};
 use super::sqlite::{Connection, Purpose, SqliteError};
 use super::statement::{Statement, Step};
 use super::vfs::{Logged, LoggedVfs};
+use super::worker::lock;
 use crate::limits;
 
 /// Memory of SQLite for one tenant session.
@@ -107,11 +108,8 @@ impl Session {
                 error => return Err(error),
             },
         };
-        if request.may_write
-            && !self.connection.in_transaction()
-            && let Some(logged) = &self.logged
-        {
-            logged.forget_unsynced();
+        if request.may_write && !self.connection.in_transaction() {
+            self.forget_unsynced();
         }
         Ok(Reply::Executed(self.executed(outcome)))
     }
@@ -181,6 +179,11 @@ impl Session {
         is_sound(&mut self.connection).map_err(|error| self.explain(error, time_max))
     }
 
+    /// Gives back the memory of writes that no commit followed.
+    fn forget_unsynced(&self) {
+        self.logged.iter().for_each(Logged::forget_unsynced);
+    }
+
     pub(super) fn rollback(&mut self) -> Result<(), DatabaseError> {
         self.connection.set_deadline(None);
         if self.connection.in_transaction() {
@@ -189,6 +192,7 @@ impl Session {
                 ffi::SQLITE_NOMEM => DatabaseError::Closed,
                 _ => storage(&error),
             })?;
+            self.forget_unsynced();
         }
         Ok(())
     }
@@ -457,11 +461,19 @@ fn lengthen_wal(database: &Path, used: u64) -> std::io::Result<u64> {
 /// Makes sure that the WAL's name is on disk before the first commit. It is missing where a database was copied
 /// without it.
 fn ensure_wal(database: &Path) -> std::io::Result<()> {
-    if wal_of(database).exists() {
+    /// Nobody takes a name for good that another has not synced yet.
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _making = lock(&MAKING);
+    let wal = wal_of(database);
+    if wal.exists() {
         return Ok(());
     }
     make_wal(database)?;
-    database.parent().map_or(Ok(()), sync)
+    let named = database.parent().map_or(Ok(()), sync);
+    if named.is_err() {
+        remove(&wal)?;
+    }
+    named
 }
 
 /// The folders of an environment, a tenant and a shard, the folder of tenants, and the one that this is in.

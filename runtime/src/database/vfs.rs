@@ -92,11 +92,6 @@ impl Logged {
         self.vfs.log().is_settled(&self.wal)
     }
 
-    /// Says that its file may not hold what was written to it.
-    pub(super) fn fail(&self, reason: &str) {
-        self.vfs.log().fail(&self.wal, reason);
-    }
-
     /// Waits until that is on disk.
     ///
     /// # Errors
@@ -291,7 +286,7 @@ unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, flags: c_int) -> c_int {
     };
     let code = call!(file.xSync(flags));
     if code != ffi::SQLITE_OK {
-        log.fail(wal, "its log cannot be put on disk");
+        log.fail(wal, &std::io::Error::other("a flush of it failed"));
         return code;
     }
     match synced {

@@ -376,10 +376,8 @@ impl Database {
         let forget = move || {
             let path = session::wal_of(&database);
             let wal = forget_cached_file(&path);
-            if let (Err(error), Some(log)) = (&wal, log)
-                && let Some(logged) = Logged::find(&log, &path)?
-            {
-                logged.fail(&format!("its log cannot be put on disk: {error}"));
+            if let (Err(error), Some(log)) = (&wal, log) {
+                log.log().fail_file(&path, error);
             }
             forget_cached_file(&database).and(wal)
         };

@@ -58,6 +58,9 @@ const FLUSH_INTERVAL_STEP: Duration = Duration::from_micros(100);
 /// It is no longer than this.
 const FLUSH_INTERVAL_MAX: Duration = Duration::from_millis(1);
 
+/// For so long after a batch that was held up, those who waited for it may not be awake.
+const AWAKE_AFTER: Duration = Duration::from_secs(5);
+
 /// When nothing has come for so long, the log lets go of what it holds.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
 
@@ -149,6 +152,8 @@ struct State {
     waiting: Vec<Waiting>,
     /// Since when a batch is being written.
     writing_since: Option<Instant>,
+    /// When the latest batch was over that was held up.
+    held_up_at: Option<Instant>,
     /// Nothing has come for a while.
     is_idle: bool,
     /// Nothing more is taken.
@@ -339,8 +344,15 @@ impl CommitLog {
     }
 
     /// Says that a WAL's file may not hold what was written to it: only the log does, until it is restored.
-    pub(super) fn fail(&self, wal: &LoggedWal, reason: &str) {
-        lock(&self.shared.wals).fail(&wal.name, reason);
+    pub(super) fn fail(&self, wal: &LoggedWal, error: &io::Error) {
+        self.shared.fail(&wal.name, &unsynced(error));
+    }
+
+    /// The same, by its path.
+    pub(super) fn fail_file(&self, path: &Path, error: &io::Error) {
+        if let Some(name) = self.shared.name_of(path) {
+            self.shared.fail(name, &unsynced(error));
+        }
     }
 
     /// Makes the log hold nothing of a WAL that nobody has open, whose file holds what was written to it unless the WAL has
@@ -357,7 +369,7 @@ impl CommitLog {
             if lock(wals).has_failed(name) {
                 redo::carry_out(&folder, root, Some(name))?;
             }
-            self.shared.sync_file(name)?;
+            self.shared.sync_file(name).inspect_err(|error| self.shared.fail(name, &unsynced(error)))?;
         }
         // As long as it is among the failed ones, what a segment says of it is kept.
         let wal = lock(wals).begin_anew(name);
@@ -383,8 +395,9 @@ impl CommitLog {
 
     /// Whether the disk keeps everybody waiting who commits.
     pub(super) fn is_held_up(&self) -> bool {
-        let since = lock(&self.shared.state).writing_since;
-        since.is_some_and(|since| since.elapsed() > BATCH_TIME_MAX)
+        let state = lock(&self.shared.state);
+        state.writing_since.is_some_and(|since| since.elapsed() > BATCH_TIME_MAX)
+            || state.held_up_at.is_some_and(|at| at.elapsed() < AWAKE_AFTER)
     }
 
     /// Takes nothing more, puts on disk what it speaks of, and removes its files, so that a start has nothing to do.
@@ -411,6 +424,11 @@ impl Drop for CommitLog {
         // A thread that has panicked has told of it.
         self.threads.drain(..).for_each(|thread| drop(thread.join()));
     }
+}
+
+/// Why a WAL has failed.
+fn unsynced(error: &io::Error) -> String {
+    format!("its log cannot be put on disk: {error}")
 }
 
 fn named(name: &str) -> std::thread::Builder {
@@ -522,8 +540,8 @@ impl Shared {
         self.roots.iter().find_map(|root| path.strip_prefix(root).ok())?.to_str()
     }
 
-    fn sync_wal(&self, wal: &LoggedWal) -> io::Result<()> {
-        self.sync_file(&wal.name)
+    fn fail(&self, name: &str, reason: &str) {
+        lock(&self.wals).fail(name, reason);
     }
 
     fn sync_file(&self, name: &str) -> io::Result<()> {
@@ -593,6 +611,7 @@ impl Shared {
             match self.next_batch() {
                 Next::Batch(batch, last) => {
                     let began = Instant::now();
+                    segments.renew();
                     let written = segments.write(&batch.records, &batch.wals);
                     let together = u32::try_from(batch.wals.len()).unwrap_or(u32::MAX).saturating_sub(1);
                     let interval = FLUSH_INTERVAL_STEP.saturating_mul(together).min(FLUSH_INTERVAL_MAX);
@@ -627,7 +646,12 @@ impl Shared {
         }
         state.is_idle = false;
         state.writing_since = Some(Instant::now());
-        Next::Batch(std::mem::take(&mut state.batch), state.number)
+        let batch = std::mem::take(&mut state.batch);
+        if batch.records.len() > BATCH_BYTES_MAX {
+            // There is room again.
+            self.has_settled.notify_all();
+        }
+        Next::Batch(batch, state.number)
     }
 
     fn settle(&self, batch: &Batch, last: u64, written: io::Result<()>) {
@@ -640,10 +664,14 @@ impl Shared {
                 wal.failure.get_or_init(|| reason.clone());
                 wals.fail(&wal.name, &reason);
             }
+            drop(wals);
             // What has come since builds on what is lost.
-            state.batch.records = record::without(&state.batch.records, |name| wals.has_failed(name));
+            let Batch { records, wals } = &mut state.batch;
+            *records = record::without(records, wals.iter().map(|wal| wal.has_failed()));
         }
-        state.writing_since = None;
+        if state.writing_since.take().is_some_and(|since| since.elapsed() > BATCH_TIME_MAX) {
+            state.held_up_at = Some(Instant::now());
+        }
         self.settled.store(last, Ordering::Release);
         self.flushes.fetch_add(1, Ordering::Relaxed);
         let told: Vec<Waiting> = state.waiting.extract_if(.., |waiting| waiting.number <= last).collect();

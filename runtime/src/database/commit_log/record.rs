@@ -168,12 +168,13 @@ pub(super) fn fitting(records: &[u8], room: usize) -> usize {
     fitting
 }
 
-/// The same records, with those void whose WALs have one of these names.
-pub(super) fn without(records: &[u8], is_void: impl Fn(&str) -> bool) -> Vec<u8> {
+/// The same records, with those void that `are_void` says so of, one after the other.
+pub(super) fn without(records: &[u8], are_void: impl IntoIterator<Item = bool>) -> Vec<u8> {
     let (mut from, mut kept) = (records, Vec::with_capacity(records.len()));
-    // They are in memory, and whole.
-    while let Ok(Some(record)) = read_record(&mut from, None) {
-        if is_void(&record.name) {
+    for is_void in are_void {
+        // They are in memory, and whole.
+        let Ok(Some(record)) = read_record(&mut from, None) else { break };
+        if is_void {
             encode(record.number, Kind::Void, &record.name, &[], &mut kept);
         } else {
             record.encode(&mut kept);
@@ -315,7 +316,7 @@ mod tests {
         for (number, name) in [(1, "sound"), (2, "failed"), (3, "sound")] {
             encode(number, Kind::Writes, name, written(&[(0, b"w")]).as_bytes(), &mut records);
         }
-        let records = without(&records, |name| name == "failed");
+        let records = without(&records, [false, true, false]);
         let mut from = records.as_slice();
         for (number, kind) in [(1, Kind::Writes), (2, Kind::Void), (3, Kind::Writes)] {
             assert_eq!(read_record(&mut from, Some(number))?.map(|record| record.kind), Some(kind));

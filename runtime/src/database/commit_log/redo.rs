@@ -56,24 +56,28 @@ pub(super) fn carry_out(folder: &Path, root: &Path, only: Option<&str>) -> io::R
     Ok(carried_out)
 }
 
-/// Copies what the segment that begins with this record says of a WAL to a file of its own.
-pub(super) fn keep(folder: &Path, segment: u64, name: &str) -> io::Result<()> {
-    let mut records = Vec::new();
+/// Copies what the segment that begins with this record says of some WALs, each to a file of its own.
+pub(super) fn keep(folder: &Path, segment: u64, names: &[&str]) -> io::Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mut kept: HashMap<&str, Vec<u8>> = names.iter().map(|name| (*name, Vec::new())).collect();
     for part in parts(folder)?.iter().filter(|part| part.first == segment && !part.is_kept) {
         each_record(part, |record| {
-            if record.name == name {
-                record.encode(&mut records);
+            if let Some(records) = kept.get_mut(record.name.as_str()) {
+                record.encode(records);
             }
             Ok(())
         })?;
     }
-    let of_wal = crc32fast::hash(name.as_bytes());
-    let unfinished = folder.join("unfinished");
-    let mut file = File::create(&unfinished)?;
-    file.write_all(&segment_head(segment))?;
-    file.write_all(&records)?;
-    file.sync_all()?;
-    std::fs::rename(unfinished, folder.join(format!("{segment}-{of_wal:08x}.{KEPT}")))?;
+    for (index, records) in kept.values().enumerate() {
+        let unfinished = folder.join("unfinished");
+        let mut file = File::create(&unfinished)?;
+        file.write_all(&segment_head(segment))?;
+        file.write_all(records)?;
+        file.sync_all()?;
+        std::fs::rename(unfinished, folder.join(format!("{segment}-{index}.{KEPT}")))?;
+    }
     File::open(folder)?.sync_all()
 }
 

@@ -16,13 +16,13 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
 use super::record::{SEGMENT_HEAD_BYTES, first_number, fitting, segment_head};
-use super::{LoggedWal, Shared, lock, redo};
+use super::{LoggedWal, Shared, lock, redo, unsynced};
 use crate::database::memory::give_back_unused;
 
 /// A file of the log.
@@ -32,6 +32,8 @@ struct Segment {
     first: u64,
     /// Where the next record goes.
     position: u64,
+    /// When it became the current one.
+    since: Instant,
     /// The WALs that its records speak of.
     wals: Vec<Arc<LoggedWal>>,
 }
@@ -64,6 +66,9 @@ pub(super) fn make(folder: &Path, bytes: u64) -> io::Result<(Segments, Releaser)
     let releaser = Releaser { folder: folder.to_owned(), full: is_full, spare };
     Ok((Segments { segment_bytes, current: None, full, spare: is_spare }, releaser))
 }
+
+/// A file is written to for no longer, if there is another.
+const SEGMENT_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// One is written to while the other becomes free.
 const FILES: u64 = 2;
@@ -121,8 +126,19 @@ impl Segments {
         self.give_up_current();
         let spare =
             self.spare.recv().map_err(|_| io::Error::other("the commit log has no file to write to"))?;
-        self.current = Some(spare);
+        self.current = Some(Segment { since: Instant::now(), ..spare });
         Ok(())
+    }
+
+    /// Lets a current file that has been written to for long become free, if there is another: what the disk does not take
+    /// is to be noticed soon.
+    pub(super) fn renew(&mut self) {
+        if self.current.as_ref().is_some_and(|current| current.since.elapsed() > SEGMENT_TIME_MAX)
+            && let Ok(spare) = self.spare.try_recv()
+        {
+            self.give_up_current();
+            self.current = Some(Segment { since: Instant::now(), ..spare });
+        }
     }
 
     /// Lets the current file become free, as far as it has been written to.
@@ -136,7 +152,8 @@ impl Segments {
 
 impl Segment {
     fn empty(file: File) -> Self {
-        Self { file, first: 0, position: SEGMENT_HEAD_BYTES as u64, wals: Vec::new() }
+        let position = SEGMENT_HEAD_BYTES as u64;
+        Self { file, first: 0, position, since: Instant::now(), wals: Vec::new() }
     }
 
     fn write(&mut self, records: &[u8], wals: &[Arc<LoggedWal>]) -> io::Result<()> {
@@ -177,21 +194,30 @@ impl Releaser {
         if let Err(error) = sync_file_system(&full.file) {
             tracing::error!(%error, "the file system cannot be synced; the tenants' logs are, one by one");
             for wal in &full.wals {
-                if let Err(error) = shared.sync_wal(wal) {
-                    lock(&shared.wals).fail(wal.name(), &format!("its log cannot be put on disk: {error}"));
+                match shared.sync_file(wal.name()) {
+                    // Says nothing of the file.
+                    Err(error) if NONE_LEFT.iter().any(|none| error.raw_os_error() == Some(*none)) => {
+                        return Err(error);
+                    }
+                    Err(error) => shared.fail(wal.name(), &unsynced(&error)),
+                    Ok(()) => {}
                 }
             }
         }
         let _reading = lock(&shared.reading);
-        for wal in &full.wals {
-            if lock(&shared.wals).has_failed(wal.name()) {
-                redo::keep(&self.folder, full.first, wal.name())?;
-            }
-        }
+        let names = {
+            let wals = lock(&shared.wals);
+            let names = full.wals.iter().map(|wal| wal.name());
+            names.filter(|name| wals.has_failed(name)).collect::<Vec<_>>()
+        };
+        redo::keep(&self.folder, full.first, &names)?;
         full.file.write_all_at(&[0; SEGMENT_HEAD_BYTES], 0)?;
         full.file.sync_data()
     }
 }
+
+/// What a process has none left of.
+const NONE_LEFT: [i32; 3] = [libc::EMFILE, libc::ENFILE, libc::ENOMEM];
 
 /// Until a part of the log that could not be freed is tried again.
 const RELEASE_PAUSE: Duration = Duration::from_millis(500);

@@ -61,8 +61,9 @@ const FLUSH_INTERVAL_MAX: Duration = Duration::from_millis(1);
 /// For so long after a batch that was held up, those who waited for it may not be awake.
 const AWAKE_AFTER: Duration = Duration::from_secs(5);
 
-/// When nothing has come for so long, the log lets go of what it holds.
-const IDLE_AFTER: Duration = Duration::from_secs(1);
+/// When nothing has come for so long, or a file of the log has been written to for so long, what it speaks of is put on
+/// disk: an idle log holds nothing, and what the disk does not take is noticed soon.
+const HELD_MAX: Duration = Duration::from_secs(5);
 
 /// Less than this is no log.
 pub const COMMIT_LOG_BYTES_MIN: u64 = 2 << 20;
@@ -630,7 +631,7 @@ impl Shared {
     /// Waits for what is to be written.
     fn next_batch(&self) -> Next {
         let mut state = lock(&self.state);
-        let mut idle_after = IDLE_AFTER;
+        let mut idle_after = HELD_MAX;
         while state.batch.records.is_empty() {
             if state.is_closed {
                 return Next::End;
@@ -642,7 +643,7 @@ impl Shared {
                 state.is_idle = true;
                 return Next::Idle;
             }
-            idle_after = if state.is_idle { Duration::MAX } else { IDLE_AFTER };
+            idle_after = if state.is_idle { Duration::MAX } else { HELD_MAX };
         }
         state.is_idle = false;
         state.writing_since = Some(Instant::now());

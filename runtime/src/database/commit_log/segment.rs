@@ -22,7 +22,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
 use super::record::{SEGMENT_HEAD_BYTES, first_number, fitting, segment_head};
-use super::{LoggedWal, Shared, lock, redo, unsynced};
+use super::{HELD_MAX, LoggedWal, Shared, lock, redo, unsynced};
 use crate::database::memory::give_back_unused;
 
 /// A file of the log.
@@ -66,9 +66,6 @@ pub(super) fn make(folder: &Path, bytes: u64) -> io::Result<(Segments, Releaser)
     let releaser = Releaser { folder: folder.to_owned(), full: is_full, spare };
     Ok((Segments { segment_bytes, current: None, full, spare: is_spare }, releaser))
 }
-
-/// A file is written to for no longer, if there is another.
-const SEGMENT_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// One is written to while the other becomes free.
 const FILES: u64 = 2;
@@ -130,10 +127,9 @@ impl Segments {
         Ok(())
     }
 
-    /// Lets a current file that has been written to for long become free, if there is another: what the disk does not take
-    /// is to be noticed soon.
+    /// Lets a current file that has been written to for long become free, if there is another.
     pub(super) fn renew(&mut self) {
-        if self.current.as_ref().is_some_and(|current| current.since.elapsed() > SEGMENT_TIME_MAX)
+        if self.current.as_ref().is_some_and(|current| current.since.elapsed() > HELD_MAX)
             && let Ok(spare) = self.spare.try_recv()
         {
             self.give_up_current();

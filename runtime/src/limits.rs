@@ -228,8 +228,12 @@ pub const WAITING_STATEMENTS_BYTES_MAX: usize = 16 << 20;
 /// What stays free of the disk. Writes are turned away below it, while 16 database threads can still write for as long
 /// as the housekeeping does not look.
 pub const DISK_FREE_BYTES_MIN: u64 = 256 << 20;
-/// The log of all tenants' commits, on disk: a quarter of a second of writing at full speed in each half.
+/// Size of the log of all tenants' commits. One half is written to while the other becomes free.
 pub const COMMIT_LOG_BYTES: u64 = 64 << 20;
+/// The smallest commit log.
+pub const COMMIT_LOG_BYTES_MIN: u64 = 2 << 20;
+/// How much of the disk's free space may become the commit log: one of so many parts.
+pub const COMMIT_LOG_PART: u64 = 16;
 /// Size of one tenant's database, its log included.
 pub const DATABASE_BYTES_MAX: u64 = 1 << 30;
 /// Page size of a tenant's database, fixed when it is made.

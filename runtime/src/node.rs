@@ -27,7 +27,7 @@ use crate::admission::Admission;
 use crate::catalog::{Artifacts, Catalog, Compiler, CompilerLimits};
 use crate::config::{Config, DescriptorLimit, Flags};
 use crate::control::{self, AdminDoor, AdminState, Audit, Directory, Failures, Keys, Store, Variables};
-use crate::database::{self, COMMIT_LOG_BYTES_MIN, CommitLog, Database, ProcessRecipe, ProcessSize};
+use crate::database::{self, CommitLog, Database, ProcessRecipe, ProcessSize};
 use crate::disk::Disk;
 use crate::edge::{self, Edge};
 use crate::limits;
@@ -146,8 +146,12 @@ struct Rooms {
 impl Node {
     async fn open(config: Config, lock: File) -> Result<Self> {
         refuse_unfinished(&config.data)?;
-        database::carry_out_commit_log(&config.data)
-            .with_context(|| format!("the commit log of {} cannot be carried out", config.data.display()))?;
+        database::replay_commit_log(&config.data).with_context(|| {
+            format!(
+                "the commit log of {} cannot be replayed; mend the disk, or what is named, and start again",
+                config.data.display()
+            )
+        })?;
         let keys = Keys::load_or_make(&config.data.join("keys"))?;
         let rooms = Rooms::build(&config, &keys, &lock).await?;
         control::remove_unnamed(&rooms.store, &rooms.tenants).await?;
@@ -392,15 +396,18 @@ fn start_database(config: &Config, program: &Path, lock: &File, memory: &Arc<Bud
 /// Starts the log of tenants' commits; none on a disk that has little room for it.
 fn start_commit_log(config: &Config) -> Result<Option<CommitLog>> {
     let free = rustix::fs::statvfs(&config.data).context("the disk does not tell what is free")?;
-    let bytes = config.commit_log_bytes.min(free.f_bavail.saturating_mul(free.f_frsize) / COMMIT_LOG_PART);
-    if bytes < COMMIT_LOG_BYTES_MIN {
+    let bytes =
+        config.commit_log_bytes.min(free.f_bavail.saturating_mul(free.f_frsize) / limits::COMMIT_LOG_PART);
+    if bytes < limits::COMMIT_LOG_BYTES_MIN {
+        tracing::info!(
+            bytes,
+            least = limits::COMMIT_LOG_BYTES_MIN,
+            "no commit log: each commit flushes its tenant's own"
+        );
         return Ok(None);
     }
     CommitLog::start(&config.data, bytes).context("the commit log cannot be made").map(Some)
 }
-
-/// How much of the disk's free space may become the commit log: one of so many parts.
-const COMMIT_LOG_PART: u64 = 16;
 
 fn make_private_folder(folder: &Path) -> Result<()> {
     std::fs::DirBuilder::new()

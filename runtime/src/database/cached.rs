@@ -8,24 +8,26 @@ use rustix::fs::{Advice, fadvise};
 
 use super::session::wal_of;
 
-/// Makes the kernel forget what it holds of a database and its log, as [`forget_cached_file`] does.
+/// Makes the kernel forget what it holds of a database's files, so that the next reader sees what the disk holds.
+/// Nobody has them open: closing one here would take the locks of whoever has.
 ///
 /// # Errors
-/// As there.
+/// When one of them cannot be flushed or read. What it holds is not to be believed then.
 pub async fn forget_cached(database: PathBuf) -> std::io::Result<()> {
-    let forget = move || {
-        let wal = forget_cached_file(&wal_of(&database));
-        forget_cached_file(&database).and(wal)
-    };
-    tokio::task::spawn_blocking(forget).await?
+    tokio::task::spawn_blocking(move || forget_files(&database, |_, _| {})).await?
 }
 
-/// Makes the kernel forget what it holds of a database's file, so that the next reader sees what the disk holds. Nobody has
-/// it open: closing it here would take the locks of whoever has.
-///
-/// # Errors
-/// When it cannot be flushed or read. What it holds is not to be believed then.
-pub(super) fn forget_cached_file(path: &Path) -> std::io::Result<()> {
+/// The same. `on_wal_error` hears when it is the WAL that fails.
+pub(super) fn forget_files(
+    database: &Path,
+    on_wal_error: impl FnOnce(&Path, &std::io::Error),
+) -> std::io::Result<()> {
+    let wal = wal_of(database);
+    let forgotten = forget_cached_file(&wal).inspect_err(|error| on_wal_error(&wal, error));
+    forget_cached_file(database).and(forgotten)
+}
+
+fn forget_cached_file(path: &Path) -> std::io::Result<()> {
     let file = match File::open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         opened => opened?,

@@ -41,7 +41,7 @@ mod worker;
 
 pub use cached::forget_cached;
 pub use child::{ProcessSize, serve_in_this_process};
-pub use commit_log::{COMMIT_LOG_BYTES_MIN, CommitLog, LogFigures, carry_out as carry_out_commit_log};
+pub use commit_log::{CommitLog, LogFigures, replay as replay_commit_log};
 pub use memory::start_allocator_thread;
 pub use message::{
     Change, Command, DatabaseError, Executed, Extent, FilePart, Owner, Profile, Reply, Rows, SessionId, Value,

@@ -6,7 +6,7 @@
 //! have other work. A task that speaks for a thread of another process takes jobs in the same way.
 //!
 //! Most jobs are done in less time than it takes to wake a thread. So a *reserve* of threads is woken only when the
-//! others are held up: by a job that is known to wait for the disk ([`Receiver::is_held_up`]), or by whatever it is that
+//! others are held up: by a job that is known to wait for the disk ([`Receiver::step_aside`]), or by whatever it is that
 //! lets a job wait for [`WAIT_MAX`].
 
 use std::future::poll_fn;
@@ -138,7 +138,7 @@ impl<T> Receiver<T> {
     }
 
     /// Says that this end's job waits for the disk: until what is returned is dropped, another takes its place.
-    pub(super) fn is_held_up(&self) -> HeldUp<'_, T> {
+    pub(super) fn step_aside(&self) -> HeldUp<'_, T> {
         let mut inner = self.0.lock();
         inner.held_up += 1;
         self.0.wake_for(inner);
@@ -292,7 +292,7 @@ mod tests {
         first.send(())?;
         assert_eq!(taken.recv()?, 2);
         assert_eq!(idle(), 1);
-        let held_up = receiver.is_held_up();
+        let held_up = receiver.step_aside();
         let (third, lets_go) = mpsc::channel();
         sender.send(Owner(3), (3, lets_go));
         assert_eq!(taken.recv()?, 3);

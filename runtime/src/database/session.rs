@@ -218,7 +218,7 @@ impl Session {
         self.connection.busy_timeout(0);
         let connection = &mut self.connection;
         let result = match &self.logged {
-            Some(logged) => logged.copy(|| connection.checkpoint()),
+            Some(logged) => logged.checkpoint(|| connection.checkpoint()),
             None => connection.checkpoint(),
         };
         self.connection.busy_timeout(LOCK_WAIT_MILLISECONDS);

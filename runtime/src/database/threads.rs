@@ -83,7 +83,7 @@ impl Threads {
             seat.begin(session.owner, is_statement && self.slow_owners.has(session.owner));
             // The node's own commits are not in the log.
             let waits_for_disk = command.waits_for_disk() || session.owner == Owner::NODE;
-            let held_up = waits_for_disk.then(|| self.jobs.is_held_up());
+            let held_up = waits_for_disk.then(|| self.jobs.step_aside());
             let used_before = if is_statement { cpu_time() } else { Duration::ZERO };
             let carried_out = carry_out(&self.slots, session, command);
             drop(held_up);

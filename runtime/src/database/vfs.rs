@@ -106,10 +106,10 @@ impl Logged {
     }
 
     /// Does what copies the WAL into the database.
-    pub(super) fn copy<T>(&self, copy: impl FnOnce() -> T) -> T {
-        self.wal.set_copied(true);
-        let copied = copy();
-        self.wal.set_copied(false);
+    pub(super) fn checkpoint<T>(&self, checkpoint: impl FnOnce() -> T) -> T {
+        self.wal.set_in_checkpoint(true);
+        let copied = checkpoint();
+        self.wal.set_in_checkpoint(false);
         copied
     }
 
@@ -268,7 +268,7 @@ unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, size: i64) -> c_int 
     let Open { app, wal } = unsafe { open_of(file) };
     // SAFETY: the app lives as long as the VFS, which lives as long as its files.
     let log = unsafe { &app.as_ref().log };
-    if code == ffi::SQLITE_OK && log.is_emptied(wal).is_err() {
+    if code == ffi::SQLITE_OK && log.note_emptied(wal).is_err() {
         return ffi::SQLITE_IOERR_TRUNCATE;
     }
     code
@@ -291,7 +291,7 @@ unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, flags: c_int) -> c_int {
     }
     match synced {
         // What stands in the log is older now than the file.
-        Synced::TooLarge if log.is_on_disk(wal).is_err() => ffi::SQLITE_IOERR_FSYNC,
+        Synced::TooLarge if log.note_synced(wal).is_err() => ffi::SQLITE_IOERR_FSYNC,
         Synced::TooLarge | Synced::Settled | Synced::Logged => ffi::SQLITE_OK,
     }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::cached::forget_cached_file;
+use super::cached::forget_files;
 use super::commit_log::{CommitLog, LogFigures, Lost};
 use super::import::{self, Import};
 use super::memory::{Account, on_account};
@@ -374,12 +374,9 @@ impl Database {
     pub async fn forget_cached(&self, database: PathBuf) -> std::io::Result<()> {
         let log = self.slots.log.clone();
         let forget = move || {
-            let path = session::wal_of(&database);
-            let wal = forget_cached_file(&path);
-            if let (Err(error), Some(log)) = (&wal, log) {
-                log.log().fail_file(&path, error);
-            }
-            forget_cached_file(&database).and(wal)
+            forget_files(&database, |wal, error| {
+                log.iter().for_each(|log| log.log().fail_file(wal, error));
+            })
         };
         tokio::task::spawn_blocking(forget).await?
     }

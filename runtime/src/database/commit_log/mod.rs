@@ -7,7 +7,7 @@
 //!
 //! A commit is what SQLite writes into the tenant's write-ahead log before it asks for a sync. Instead of a flush for each
 //! WAL the writes go, in the order in which they happened, into one file that is flushed for all who wait. Whoever
-//! opens the data folder next carries out what the log holds ([`redo`]) before anything reads a database: each WAL is then
+//! opens the data folder next replays the log ([`replay`]) before anything reads a database: each WAL is then
 //! as it was after its latest sync, as if it had been flushed itself. A segment is used again when what it speaks of is on
 //! disk.
 //!
@@ -17,29 +17,29 @@
 //! they have been read anew.
 
 mod record;
-mod redo;
+mod replay;
 mod segment;
+mod wal;
 
-use std::collections::HashMap;
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use record::{Kind, Writes};
+use record::Kind;
 use segment::Segments;
+pub(super) use wal::{LoggedWal, Lost};
+use wal::{Unsynced, Wals, why_failed};
 
 use super::memory::give_back_unused;
+use super::worker::lock;
 
 /// Where the log lies in the data folder.
 const FOLDER: &str = "commits";
-
-/// Writes of one commit that are more than this are not worth a copy: their WAL is synced.
-const COMMIT_BYTES_MAX: usize = 64 << 10;
 
 /// A commit with more than this keeps its tenant's next writer waiting until it is on disk, so that one tenant does not
 /// fill a batch.
@@ -65,33 +65,6 @@ const AWAKE_AFTER: Duration = Duration::from_secs(5);
 /// disk: an idle log holds nothing, and what the disk does not take is noticed soon.
 const HELD_MAX: Duration = Duration::from_secs(5);
 
-/// Less than this is no log.
-pub const COMMIT_LOG_BYTES_MIN: u64 = 2 << 20;
-
-/// A WAL whose commits are in the log. All connections to it share it.
-#[derive(Debug)]
-pub(super) struct LoggedWal {
-    /// Its path below the data folder.
-    name: String,
-    unsynced: Mutex<Unsynced>,
-    /// The number of its latest record.
-    latest: AtomicU64,
-    /// The segment that has it on its list.
-    segment: AtomicU64,
-    /// Whether its file was empty when it was last looked at or emptied, and nothing was written since.
-    is_empty: AtomicBool,
-    /// Whether a checkpoint is under way.
-    is_copied: AtomicBool,
-    failure: OnceLock<String>,
-}
-
-/// What was written since the latest sync.
-#[derive(Debug, Default)]
-struct Unsynced {
-    writes: Writes,
-    is_too_much: bool,
-}
-
 /// How a WAL is synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Synced {
@@ -100,13 +73,9 @@ pub(super) enum Synced {
     /// Nothing was written since the last time, and what was is on disk, in the log. Before it is copied into the database,
     /// the file itself has to be synced: the kernel may have failed to write it, and forgotten.
     Settled,
-    /// The file itself has to be synced, then [`CommitLog::is_on_disk`] called.
+    /// The file itself has to be synced, then [`CommitLog::note_synced`] called.
     TooLarge,
 }
-
-/// The log could not be written: its reason.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Lost(pub String);
 
 /// What a log has done since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -189,41 +158,27 @@ impl std::fmt::Debug for Waiting {
     }
 }
 
-/// The WALs that are open.
-#[derive(Debug, Default)]
-struct Wals {
-    by_name: HashMap<String, Weak<LoggedWal>>,
-    /// Why some have failed: until they are restored, whoever closes them.
-    failed: HashMap<String, String>,
-    /// How many there are when those that are closed are forgotten next.
-    full_at: usize,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Carries out what the log of a data folder holds, so that it holds nothing. Nobody has any of its databases open.
+/// Replays the log of a data folder, so that it holds nothing. Nobody has any of its databases open.
 ///
 /// # Errors
 /// When a file cannot be read, written or synced. The log is as it was.
-pub fn carry_out(data: &Path) -> io::Result<()> {
+pub fn replay(data: &Path) -> io::Result<()> {
     let folder = data.join(FOLDER);
-    let carried_out = redo::carry_out(&folder, data, None)?;
-    if carried_out.records > 0 {
+    let replayed = replay::replay(&folder, data, None)?;
+    if replayed.records > 0 {
         tracing::info!(
-            records = carried_out.records,
-            logs = carried_out.wals,
+            records = replayed.records,
+            logs = replayed.wals,
             "what the last server's commit log held has been written to the tenants' logs"
         );
     }
     // Also what the kernel may still have in memory of a server that was killed.
     segment::sync_file_system(&File::open(data)?)?;
-    redo::remove(&folder)
+    replay::remove(&folder)
 }
 
 impl CommitLog {
-    /// Starts the log of a data folder, in files of `bytes` together. [`carry_out`] comes first.
+    /// Starts the log of a data folder, in files of `bytes` together. [`replay()`] comes first.
     ///
     /// # Errors
     /// When its files or threads cannot be made.
@@ -290,18 +245,18 @@ impl CommitLog {
         // sure that the file is read as a new WAL, or as an empty one, they must not come.
         let was_empty = wal.is_empty.swap(false, Ordering::AcqRel);
         let begins_over_another = writes.begin_wal() && !was_empty;
-        let is_copied = wal.is_copied.load(Ordering::Acquire);
-        if begins_over_another || is_copied || writes.as_bytes().len() > UNSETTLED_BYTES_MAX {
+        let in_checkpoint = wal.in_checkpoint.load(Ordering::Acquire);
+        if begins_over_another || in_checkpoint || writes.as_bytes().len() > UNSETTLED_BYTES_MAX {
             self.shared.wait_for(wal)?;
         }
-        Ok(if is_copied { Synced::Settled } else { Synced::Logged })
+        Ok(if in_checkpoint { Synced::Settled } else { Synced::Logged })
     }
 
     /// Takes note that a WAL has been emptied, and waits until that is on disk.
     ///
     /// # Errors
     /// When the WAL has failed.
-    pub(super) fn is_emptied(&self, wal: &Arc<LoggedWal>) -> Result<(), Lost> {
+    pub(super) fn note_emptied(&self, wal: &Arc<LoggedWal>) -> Result<(), Lost> {
         let mut unsynced = lock(&wal.unsynced);
         *unsynced = Unsynced::default();
         self.shared.append(wal, Kind::Emptied, &[])?;
@@ -315,7 +270,7 @@ impl CommitLog {
     ///
     /// # Errors
     /// When the WAL has failed.
-    pub(super) fn is_on_disk(&self, wal: &Arc<LoggedWal>) -> Result<(), Lost> {
+    pub(super) fn note_synced(&self, wal: &Arc<LoggedWal>) -> Result<(), Lost> {
         let mut unsynced = lock(&wal.unsynced);
         *unsynced = Unsynced::default();
         self.shared.append(wal, Kind::OnDisk, &[])?;
@@ -346,13 +301,13 @@ impl CommitLog {
 
     /// Says that a WAL's file may not hold what was written to it: only the log does, until it is restored.
     pub(super) fn fail(&self, wal: &LoggedWal, error: &io::Error) {
-        self.shared.fail(&wal.name, &unsynced(error));
+        self.shared.fail(&wal.name, &why_failed(error));
     }
 
     /// The same, by its path.
     pub(super) fn fail_file(&self, path: &Path, error: &io::Error) {
         if let Some(name) = self.shared.name_of(path) {
-            self.shared.fail(name, &unsynced(error));
+            self.shared.fail(name, &why_failed(error));
         }
     }
 
@@ -368,15 +323,15 @@ impl CommitLog {
         {
             let _reading = lock(reading);
             if lock(wals).has_failed(name) {
-                redo::carry_out(&folder, root, Some(name))?;
+                replay::replay(&folder, root, Some(name))?;
             }
-            self.shared.sync_file(name).inspect_err(|error| self.shared.fail(name, &unsynced(error)))?;
+            self.shared.sync_file(name).inspect_err(|error| self.shared.fail(name, &why_failed(error)))?;
         }
         // As long as it is among the failed ones, what a segment says of it is kept.
         let wal = lock(wals).begin_anew(name);
-        self.is_on_disk(&wal).map_err(|Lost(reason)| io::Error::other(reason))?;
+        self.note_synced(&wal).map_err(|Lost(reason)| io::Error::other(reason))?;
         let _reading = lock(reading);
-        redo::remove_kept(&folder, Some(name))?;
+        replay::remove_kept(&folder, Some(name))?;
         lock(wals).failed.remove(name);
         Ok(())
     }
@@ -413,7 +368,7 @@ impl CommitLog {
         let _reading = lock(reading);
         segment::sync_file_system(folder)?;
         if lock(wals).failed.is_empty() {
-            redo::remove(&root.join(FOLDER))?;
+            replay::remove(&root.join(FOLDER))?;
         }
         Ok(())
     }
@@ -427,113 +382,8 @@ impl Drop for CommitLog {
     }
 }
 
-/// Why a WAL has failed.
-fn unsynced(error: &io::Error) -> String {
-    format!("its log cannot be put on disk: {error}")
-}
-
 fn named(name: &str) -> std::thread::Builder {
     std::thread::Builder::new().name(name.to_owned())
-}
-
-impl LoggedWal {
-    fn new(name: &str, is_empty: bool) -> Self {
-        Self {
-            name: name.to_owned(),
-            unsynced: Mutex::default(),
-            latest: AtomicU64::new(0),
-            segment: AtomicU64::new(0),
-            is_empty: AtomicBool::new(is_empty),
-            is_copied: AtomicBool::new(false),
-            failure: OnceLock::new(),
-        }
-    }
-
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Takes note of a write, in the order of writes.
-    pub(super) fn note(&self, offset: u64, bytes: &[u8]) {
-        let mut unsynced = lock(&self.unsynced);
-        if unsynced.is_too_much {
-            return;
-        }
-        if unsynced.writes.as_bytes().len() + bytes.len() > COMMIT_BYTES_MAX {
-            *unsynced = Unsynced { writes: Writes::default(), is_too_much: true };
-            return;
-        }
-        unsynced.writes.push(offset, bytes);
-    }
-
-    /// Gives back the memory of writes that no commit followed.
-    pub(super) fn forget_unsynced(&self) {
-        let mut unsynced = lock(&self.unsynced);
-        if !unsynced.writes.is_empty() {
-            *unsynced = Unsynced { writes: Writes::default(), is_too_much: true };
-        }
-    }
-
-    /// Says whether what is synced from now on is copied into the database: it has to be on disk then, in its file as well.
-    pub(super) fn set_copied(&self, is_copied: bool) {
-        self.is_copied.store(is_copied, Ordering::Release);
-    }
-
-    /// Whether the segment that begins with this record does not have it on its list yet. It has from now on.
-    fn is_new_to(&self, segment: u64) -> bool {
-        self.segment.swap(segment, Ordering::Relaxed) != segment
-    }
-
-    fn has_failed(&self) -> bool {
-        self.failure.get().is_some()
-    }
-
-    fn check(&self) -> Result<(), Lost> {
-        self.failure.get().map_or(Ok(()), |reason| Err(Lost(reason.clone())))
-    }
-}
-
-impl Wals {
-    fn find(&self, name: &str) -> Option<Arc<LoggedWal>> {
-        self.by_name.get(name).and_then(Weak::upgrade)
-    }
-
-    fn add(&mut self, name: &str, is_empty: bool) -> Arc<LoggedWal> {
-        if self.by_name.len() >= self.full_at {
-            self.forget_closed();
-        }
-        let wal = LoggedWal::new(name, is_empty);
-        if let Some(reason) = self.failed.get(name) {
-            wal.failure.get_or_init(|| reason.clone());
-        }
-        let wal = Arc::new(wal);
-        self.by_name.insert(name.to_owned(), Arc::downgrade(&wal));
-        wal
-    }
-
-    /// A WAL whose file is sound, whatever became of it before.
-    fn begin_anew(&mut self, name: &str) -> Arc<LoggedWal> {
-        let wal = Arc::new(LoggedWal::new(name, false));
-        self.by_name.insert(name.to_owned(), Arc::downgrade(&wal));
-        wal
-    }
-
-    fn forget_closed(&mut self) {
-        self.by_name.retain(|_, wal| wal.strong_count() > 0);
-        self.by_name.shrink_to_fit();
-        self.full_at = self.by_name.len() * 2 + 64;
-    }
-
-    fn has_failed(&self, name: &str) -> bool {
-        self.failed.contains_key(name)
-    }
-
-    fn fail(&mut self, name: &str, reason: &str) {
-        self.failed.entry(name.to_owned()).or_insert_with(|| reason.to_owned());
-        if let Some(wal) = self.find(name) {
-            wal.failure.get_or_init(|| reason.to_owned());
-        }
-    }
 }
 
 impl Shared {
@@ -659,7 +509,11 @@ impl Shared {
         let mut state = lock(&self.state);
         if let Err(error) = written {
             let reason = format!("the commit log cannot be written: {error}");
-            tracing::error!(commits = batch.wals.len(), reason, "commits have failed");
+            tracing::error!(
+                commits = batch.wals.len(),
+                reason,
+                "commits have failed; look at the disk, then recover the tenants that are in quarantine"
+            );
             let mut wals = lock(&self.wals);
             for wal in &batch.wals {
                 wal.failure.get_or_init(|| reason.clone());

@@ -22,8 +22,9 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
 use super::record::{SEGMENT_HEAD_BYTES, first_number, fitting, segment_head};
-use super::{HELD_MAX, LoggedWal, Shared, lock, redo, unsynced};
+use super::{HELD_MAX, LoggedWal, Shared, replay, why_failed};
 use crate::database::memory::give_back_unused;
+use crate::database::worker::lock;
 
 /// A file of the log.
 struct Segment {
@@ -53,7 +54,7 @@ pub(super) struct Releaser {
     spare: mpsc::SyncSender<Segment>,
 }
 
-/// Makes the two files of a log. They hold nothing: what they held before has been carried out.
+/// Makes the two files of a log. They hold nothing: what they held before has been replayed.
 pub(super) fn make(folder: &Path, bytes: u64) -> io::Result<(Segments, Releaser)> {
     let segment_bytes = bytes / FILES;
     let [(full, is_full), (spare, is_spare)] = [(); 2].map(|()| mpsc::sync_channel(FILES as usize));
@@ -71,7 +72,7 @@ pub(super) fn make(folder: &Path, bytes: u64) -> io::Result<(Segments, Releaser)
 const FILES: u64 = 2;
 
 fn make_file(folder: &Path, number: u64, bytes: u64) -> io::Result<Segment> {
-    let path = folder.join(format!("{number}.{}", redo::SEGMENT));
+    let path = folder.join(format!("{number}.{}", replay::SEGMENT));
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
     file.set_len(bytes)?;
     match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
@@ -170,7 +171,7 @@ impl Releaser {
     pub(super) fn run(self, shared: &Shared) {
         while let Ok(full) = self.full.recv() {
             while let Err(error) = self.release(&full, shared) {
-                tracing::error!(%error, "a part of the commit log cannot be freed; it is tried again");
+                tracing::error!(%error, "a part of the commit log cannot be freed, and commits wait when the other is full; look at the disk: it is tried again");
                 if shared.is_closed() {
                     return;
                 }
@@ -195,7 +196,7 @@ impl Releaser {
                     Err(error) if NONE_LEFT.iter().any(|none| error.raw_os_error() == Some(*none)) => {
                         return Err(error);
                     }
-                    Err(error) => shared.fail(wal.name(), &unsynced(&error)),
+                    Err(error) => shared.fail(wal.name(), &why_failed(&error)),
                     Ok(()) => {}
                 }
             }
@@ -206,7 +207,7 @@ impl Releaser {
             let names = full.wals.iter().map(|wal| wal.name());
             names.filter(|name| wals.has_failed(name)).collect::<Vec<_>>()
         };
-        redo::keep(&self.folder, full.first, &names)?;
+        replay::keep(&self.folder, full.first, &names)?;
         full.file.write_all_at(&[0; SEGMENT_HEAD_BYTES], 0)?;
         full.file.sync_data()
     }

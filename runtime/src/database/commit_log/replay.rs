@@ -1,4 +1,4 @@
-//! Carrying out what a commit log holds.
+//! Replaying a commit log.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
@@ -17,15 +17,15 @@ const KEPT: &str = "kept";
 /// WALs that are open at once.
 const OPEN_MAX: usize = 128;
 
-/// What was carried out.
+/// What was replayed.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct CarriedOut {
+pub(super) struct Replayed {
     pub records: u64,
     pub wals: usize,
 }
 
 /// Makes the writes that the log holds, in their order: all of them, or those of one WAL. They are not synced.
-pub(super) fn carry_out(folder: &Path, root: &Path, only: Option<&str>) -> io::Result<CarriedOut> {
+pub(super) fn replay(folder: &Path, root: &Path, only: Option<&str>) -> io::Result<Replayed> {
     let parts = parts(folder)?;
     let mut on_disk: HashMap<String, u64> = HashMap::new();
     for part in &parts {
@@ -37,7 +37,7 @@ pub(super) fn carry_out(folder: &Path, root: &Path, only: Option<&str>) -> io::R
         })?;
     }
     let mut wals = Files { root, open: HashMap::new() };
-    let mut carried_out = CarriedOut::default();
+    let mut replayed = Replayed::default();
     let mut written = HashSet::new();
     for part in &parts {
         each_record(part, |record| {
@@ -46,14 +46,14 @@ pub(super) fn carry_out(folder: &Path, root: &Path, only: Option<&str>) -> io::R
             let name_it =
                 |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", record.name));
             if is_meant && !is_void && wals.write(&record).map_err(name_it)? {
-                carried_out.records += 1;
+                replayed.records += 1;
                 written.insert(record.name);
             }
             Ok(())
         })?;
     }
-    carried_out.wals = written.len();
-    Ok(carried_out)
+    replayed.wals = written.len();
+    Ok(replayed)
 }
 
 /// Copies what the segment that begins with this record says of some WALs, each to a file of its own.
@@ -81,7 +81,7 @@ pub(super) fn keep(folder: &Path, segment: u64, names: &[&str]) -> io::Result<()
     File::open(folder)?.sync_all()
 }
 
-/// Removes the log's files, of which everything has been carried out and synced: the oldest first, so that what is left
+/// Removes the log's files, of which everything has been replayed and synced: the oldest first, so that what is left
 /// never lacks a later part.
 pub(super) fn remove(folder: &Path) -> io::Result<()> {
     remove_kept(folder, None)?;

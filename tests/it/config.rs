@@ -99,6 +99,13 @@ fn permits_that_need_too_many_descriptors_are_refused() -> Result<()> {
 }
 
 #[test]
+fn a_commit_log_is_large_enough_or_none() -> Result<()> {
+    let said = refused(TestNode::builder().flag("--commit-log-bytes", 1_000_000))?;
+    ensure!(said.contains("commit_log_bytes") && said.contains("or 0"), "{said}");
+    Ok(())
+}
+
+#[test]
 fn the_hard_limit_of_descriptors_is_what_counts() -> Result<()> {
     // The shipped permits do not fit into 1,000 descriptors, whatever the soft limit is.
     let said = refused(TestNode::builder().descriptors_max(1_000))?;

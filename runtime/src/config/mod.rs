@@ -339,6 +339,16 @@ impl Config {
                 ),
             );
         }
+        if (1..limits::COMMIT_LOG_BYTES_MIN).contains(&self.commit_log_bytes) {
+            reader.mistake(
+                "commit_log_bytes",
+                format!(
+                    "{} bytes are too few; give {} or more, or 0 for no commit log",
+                    self.commit_log_bytes,
+                    limits::COMMIT_LOG_BYTES_MIN
+                ),
+            );
+        }
         if self.database_processes > 0 && self.data.to_str().is_none() {
             reader.mistake("data", "database processes take only a path in UTF-8".to_owned());
         }

@@ -10,7 +10,9 @@ use dormouse_tests::{Builder, Stop, Tenant, TestNode, eventually};
 use rustix::io::Errno;
 use serde_json::json;
 
-use crate::disk::{are_there, comes_back, database_of, is_in_quarantine, messages, named, sign, two_tenants};
+use crate::disk::{
+    all_fail, are_there, comes_back, database_of, is_in_quarantine, messages, named, sign, two_tenants,
+};
 
 const FOLDER: &str = "commits";
 
@@ -157,13 +159,7 @@ fn writers_of_one_tenant_do_not_build_on_what_failed() -> Result<()> {
     node.expect_log("commits have failed");
     let (tenant, other) = two_tenants(&node)?;
     faults.once(Call::Sync, Errno::IO, FOLDER, ".log")?;
-    std::thread::scope(|scope| -> Result<()> {
-        let clients: Vec<_> = (0..16).map(|_| scope.spawn(|| sign(&tenant, "two"))).collect();
-        for client in clients {
-            client.join().ok().context("a client failed")??.expect(500)?;
-        }
-        Ok(())
-    })?;
+    all_fail(&tenant)?;
     is_in_quarantine(&tenant)?;
     comes_back(&tenant)?;
     ensure!(messages(&tenant)?.iter().filter(|message| *message == "one").count() == 1);

@@ -127,19 +127,24 @@ fn a_commit_that_does_not_reach_the_disk_is_not_acknowledged() -> Result<()> {
     Ok(())
 }
 
+/// Sixteen who sign at once; nobody is told that it went well.
+pub(crate) fn all_fail(tenant: &Tenant<'_>) -> Result<()> {
+    std::thread::scope(|scope| -> Result<()> {
+        let clients: Vec<_> = (0..16).map(|_| scope.spawn(|| sign(tenant, "two"))).collect();
+        for client in clients {
+            client.join().ok().context("a client failed")??.expect(500)?;
+        }
+        Ok(())
+    })
+}
+
 #[test]
 fn those_who_wait_for_the_writer_do_not_build_on_what_failed() -> Result<()> {
     let faults = Faults::new()?;
     let node = flushing_each(&faults).start()?;
     let (tenant, other) = two_tenants(&node)?;
     faults.once(Call::Sync, Errno::IO, &tenant.id()?, LOG)?;
-    std::thread::scope(|scope| -> Result<()> {
-        let clients: Vec<_> = (0..16).map(|_| scope.spawn(|| sign(&tenant, "two"))).collect();
-        for client in clients {
-            client.join().ok().context("a client failed")??.expect(500)?;
-        }
-        Ok(())
-    })?;
+    all_fail(&tenant)?;
     is_in_quarantine(&tenant)?;
     comes_back(&tenant)?;
     are_there(&tenant, &["one"], "two")?;

@@ -5,7 +5,8 @@
  *     <calls> <errno> <part of the path> <end of the path>
  *
  * where calls are letters: r for reads, w for writes, s for flushes, t for truncations, y for syncs of the file system,
- * whatever the path. With ! among them only one call fails: the file is removed with it. With an errno below 0 the call does not come back as long as the line is there. */
+ * whatever the path. With ! among them only one call fails: the file is removed with it. With an errno below 0 the call
+ * does not come back as long as the line is there. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>

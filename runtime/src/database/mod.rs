@@ -36,6 +36,7 @@ mod surface;
 mod threads;
 mod turns;
 mod vfs;
+mod wal_index;
 mod watch;
 mod worker;
 

@@ -24,7 +24,8 @@ use super::memory;
 use super::message::{Extent, Profile};
 use super::quota::Quota;
 use super::statement::{Kept, Statement};
-use super::vfs::{self, LoggedVfs};
+use super::vfs::LoggedVfs;
+use super::wal_index;
 
 /// A failed call: SQLite's extended result code and its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +53,9 @@ type Callback = unsafe extern "C" fn(*mut ffi::sqlite3_context, c_int, *mut *mut
 /// the guard cannot rely on.
 pub fn start() -> std::result::Result<(), String> {
     static STARTED: std::sync::OnceLock<std::result::Result<(), String>> = std::sync::OnceLock::new();
-    STARTED.get_or_init(|| configure().and_then(|()| compiled::check())).clone()
+    STARTED
+        .get_or_init(|| configure().and_then(|()| wal_index::register()).and_then(|()| compiled::check()))
+        .clone()
 }
 
 fn configure() -> std::result::Result<(), String> {
@@ -139,7 +142,7 @@ impl Connection {
             message: "the path holds NUL".to_owned(),
         })?;
         let flags = access | ffi::SQLITE_OPEN_NOMUTEX | ffi::SQLITE_OPEN_EXRESCODE;
-        let name = vfs.as_ref().map_or(vfs::PLAIN, |vfs| vfs.name());
+        let name = vfs.as_ref().map_or(wal_index::LEAN, |vfs| vfs.name());
         let mut raw = std::ptr::null_mut();
         // SAFETY: `path` and the VFS name are NUL-terminated and outlive the call; `raw` is a valid place.
         let code = unsafe { ffi::sqlite3_open_v2(path.as_ptr(), &raw mut raw, flags, name.as_ptr()) };

@@ -1,5 +1,5 @@
-//! SQLite's way to files (<https://www.sqlite.org/vfs.html>) for tenants' databases: `unix-excl`, but for the syncs of
-//! write-ahead logs, which become records of the [`CommitLog`].
+//! SQLite's way to files (<https://www.sqlite.org/vfs.html>) for tenants' databases whose commits are logged: the syncs of
+//! write-ahead logs become records of the [`CommitLog`].
 #![expect(unsafe_code, reason = "this file stands between SQLite and its files")]
 
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
@@ -12,9 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use libsql::ffi;
 
 use super::commit_log::{CommitLog, LoggedWal, Lost, Synced};
-
-/// The files that SQLite has without a commit log: no shared-memory file, and no other process can open a database.
-pub(super) const PLAIN: &CStr = c"unix-excl";
+use super::wal_index;
 
 /// A VFS whose write-ahead logs are in a commit log. It is there until this is dropped, after all connections that use it.
 pub(super) struct LoggedVfs {
@@ -39,8 +37,8 @@ impl LoggedVfs {
     pub(super) fn register(log: CommitLog) -> Result<Self, String> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         // SAFETY: the name is NUL-terminated.
-        let plain = NonNull::new(unsafe { ffi::sqlite3_vfs_find(PLAIN.as_ptr()) });
-        let plain = plain.ok_or("SQLite has no unix-excl files")?;
+        let plain = NonNull::new(unsafe { ffi::sqlite3_vfs_find(wal_index::LEAN.as_ptr()) });
+        let plain = plain.ok_or("SQLite has not been started")?;
         let name = format!("dormouse-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let name = CString::new(name).map_err(|error| error.to_string())?;
         let app = Box::new(App { plain, log });

@@ -130,7 +130,7 @@ pub const WARM_SLOTS_MAX: u32 = 64;
 /// The same for a slot's table.
 pub const TABLE_KEPT_BYTES: usize = 32 << 10;
 /// The same for a slot's stack.
-pub const STACK_KEPT_BYTES: usize = 128 << 10;
+pub const STACK_KEPT_BYTES: usize = 32 << 10;
 
 /// Largest component that can be uploaded. A Python guest has 18 MB.
 pub const COMPONENT_BYTES_MAX: u64 = 64 << 20;

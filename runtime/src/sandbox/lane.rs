@@ -32,7 +32,8 @@ use crate::name::Id;
 use crate::telemetry::in_current_request;
 use crate::thread::lower_priority;
 
-type Outcome = Result<(), GuestFailure>;
+/// How a guest ends.
+pub(super) type Outcome = Result<(), GuestFailure>;
 
 /// The threads, and the turns on them.
 pub(super) struct Lane {

@@ -22,8 +22,11 @@ mod ticker;
 mod variables;
 mod world;
 
+use std::future::poll_fn;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http_body_util::combinators::UnsyncBoxBody;
@@ -42,7 +45,7 @@ use body::{Course, Head, Taking};
 pub use body::{GuestBody, Interrupted, OnDisconnect};
 pub use engine::{Code, compile};
 use guest::{Guest, Limiter};
-use lane::{Guided, Lane};
+use lane::{Guided, Lane, Outcome};
 pub use least_rate::{LeastRate, Progress};
 use link::Runner;
 pub use link::{Compiled, LinkError};
@@ -246,7 +249,7 @@ impl Sandbox {
             biased;
             outcome = &mut guest => (Some(outcome), response.try_recv().ok()),
             response = &mut response => match response {
-                Ok(response) => (None, Some(response)),
+                Ok(response) => (at_once(&mut guest).await, Some(response)),
                 // It has ended, and whoever polls it is about to say how.
                 Err(_) => (Some((&mut guest).await), None),
             },
@@ -334,6 +337,14 @@ impl Sandbox {
             pool_unused_resident_bytes: p2.pool_unused_resident_bytes + p3.pool_unused_resident_bytes,
             guests_in_line: self.lane.waiting(),
         }
+    }
+}
+
+/// The outcome of a guest that ends when it is polled once more.
+async fn at_once(guest: &mut (impl Future<Output = Outcome> + Unpin)) -> Option<Outcome> {
+    match poll_fn(|context| Poll::Ready(Pin::new(&mut *guest).poll(context))).await {
+        Poll::Ready(outcome) => Some(outcome),
+        Poll::Pending => None,
     }
 }
 

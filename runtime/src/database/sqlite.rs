@@ -142,7 +142,7 @@ impl Connection {
             message: "the path holds NUL".to_owned(),
         })?;
         let flags = access | ffi::SQLITE_OPEN_NOMUTEX | ffi::SQLITE_OPEN_EXRESCODE;
-        let name = vfs.as_ref().map_or(wal_index::LEAN, |vfs| vfs.name());
+        let name = vfs.as_ref().map_or(wal_index::NAME, |vfs| vfs.name());
         let mut raw = std::ptr::null_mut();
         // SAFETY: `path` and the VFS name are NUL-terminated and outlive the call; `raw` is a valid place.
         let code = unsafe { ffi::sqlite3_open_v2(path.as_ptr(), &raw mut raw, flags, name.as_ptr()) };

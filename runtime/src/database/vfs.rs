@@ -37,7 +37,7 @@ impl LoggedVfs {
     pub(super) fn register(log: CommitLog) -> Result<Self, String> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         // SAFETY: the name is NUL-terminated.
-        let plain = NonNull::new(unsafe { ffi::sqlite3_vfs_find(wal_index::LEAN.as_ptr()) });
+        let plain = NonNull::new(unsafe { ffi::sqlite3_vfs_find(wal_index::NAME.as_ptr()) });
         let plain = plain.ok_or("SQLite has not been started")?;
         let name = format!("dormouse-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let name = CString::new(name).map_err(|error| error.to_string())?;

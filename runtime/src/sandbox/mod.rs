@@ -224,11 +224,11 @@ impl Sandbox {
 
     /// Runs a guest until its response's head is there; what it still does then runs beside the body.
     ///
-    /// The guest is polled by the caller until then: most have finished with the head, and need no task of their
+    /// The guest is polled by the caller until then, and once more: most have finished by that, and need no task of their
     /// own. One that computes is polled in the [slow lane](lane). Dropping this future cancels the guest.
     ///
     /// # Errors
-    /// When the guest fails before the head.
+    /// When the guest fails before the head, or right behind it.
     pub async fn run(
         self: &Arc<Self>,
         compiled: Arc<Compiled>,
@@ -249,7 +249,7 @@ impl Sandbox {
             biased;
             outcome = &mut guest => (Some(outcome), response.try_recv().ok()),
             response = &mut response => match response {
-                Ok(response) => (at_once(&mut guest).await, Some(response)),
+                Ok(response) => (None, Some(response)),
                 // It has ended, and whoever polls it is about to say how.
                 Err(_) => (Some((&mut guest).await), None),
             },
@@ -264,10 +264,13 @@ impl Sandbox {
                 return Err(too_large.into());
             }
             (Some(Ok(())), Some(Ok(answer))) => (answer, None),
-            (None, Some(Ok(answer))) => {
-                taking.watch();
-                (answer, Some(body::Rest::new(tokio::spawn(in_current_request(guest)))))
-            }
+            (None, Some(Ok(answer))) => match at_once(&mut guest).await {
+                Some(ended) => (ended.map(|()| answer)?, None),
+                None => {
+                    taking.watch();
+                    (answer, Some(body::Rest::new(tokio::spawn(in_current_request(guest)))))
+                }
+            },
         };
         Ok(GuestBody::new(answer, body::Parts { course, rest, on_disconnect, deadline, size, taking }))
     }
@@ -340,7 +343,8 @@ impl Sandbox {
     }
 }
 
-/// The outcome of a guest that ends when it is polled once more.
+/// The outcome of a guest that ends when it is polled once more, as one of the 0.3 world does that yields behind its head.
+/// The head waits meanwhile, for a tick at most.
 async fn at_once(guest: &mut (impl Future<Output = Outcome> + Unpin)) -> Option<Outcome> {
     match poll_fn(|context| Poll::Ready(Pin::new(&mut *guest).poll(context))).await {
         Poll::Ready(outcome) => Some(outcome),

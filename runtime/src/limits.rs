@@ -131,8 +131,6 @@ pub const WARM_SLOTS_MAX: u32 = 64;
 pub const TABLE_KEPT_BYTES: usize = 32 << 10;
 /// The same for a slot's stack.
 pub const STACK_KEPT_BYTES: usize = 32 << 10;
-/// The same for a stack of the 0.3 world, on which the tasks of host calls are made: some 70 KB.
-pub const CONCURRENT_STACK_KEPT_BYTES: usize = 128 << 10;
 
 /// Largest component that can be uploaded. A Python guest has 18 MB.
 pub const COMPONENT_BYTES_MAX: u64 = 64 << 20;

@@ -37,7 +37,7 @@ pub(super) fn runner(world: World, guest: GuestLimits, size: PoolSize) -> anyhow
         World::P2 => 1,
         World::P3 => limits::STACKS_PER_CONCURRENT_GUEST,
     };
-    let kept = Kept::of_guest(size.idle_bytes_per_guest(), stacks_per_guest, stack_kept(world));
+    let kept = Kept::of_guest(size.idle_bytes_per_guest(), stacks_per_guest);
     // Enough for as many guests as may run, whatever their components are made of: none can use up another's.
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(guests_max)
@@ -60,13 +60,6 @@ pub(super) fn runner(world: World, guest: GuestLimits, size: PoolSize) -> anyhow
     Ok(Engine::new(&config)?)
 }
 
-fn stack_kept(world: World) -> usize {
-    match world {
-        World::P2 => limits::STACK_KEPT_BYTES,
-        World::P3 => limits::CONCURRENT_STACK_KEPT_BYTES,
-    }
-}
-
 /// Bytes that each freed slot keeps for its next guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Kept {
@@ -77,12 +70,12 @@ struct Kept {
 
 impl Kept {
     /// Shares out `bytes` among all slots that a guest can have.
-    fn of_guest(bytes: u64, stacks: u32, stack_max: usize) -> Self {
+    fn of_guest(bytes: u64, stacks: u32) -> Self {
         let part = |bytes: u64, slots: u32, most: usize| {
             let whole_pages = (bytes / u64::from(slots)) & !(PAGE_BYTES - 1);
             usize::try_from(whole_pages).map_or(most, |bytes| bytes.min(most))
         };
-        let stack = part(bytes / 4, stacks, stack_max);
+        let stack = part(bytes / 4, stacks, limits::STACK_KEPT_BYTES);
         let table = part(bytes / 16, limits::TABLES_PER_COMPONENT, limits::TABLE_KEPT_BYTES);
         let taken = stack as u64 * u64::from(stacks) + table as u64 * u64::from(limits::TABLES_PER_COMPONENT);
         let memory = part(bytes - taken, limits::MEMORIES_PER_COMPONENT, limits::MEMORY_KEPT_BYTES);
@@ -130,7 +123,7 @@ mod tests {
     fn what_is_kept_is_never_more_than_there_is() {
         for bytes in [0, 1, 65_536, 262_144, 1 << 20, 1 << 30] {
             for stacks in [1, limits::STACKS_PER_CONCURRENT_GUEST] {
-                let kept = Kept::of_guest(bytes, stacks, stack_kept(World::P3));
+                let kept = Kept::of_guest(bytes, stacks);
                 let all = kept.memory as u64 * u64::from(limits::MEMORIES_PER_COMPONENT)
                     + kept.table as u64 * u64::from(limits::TABLES_PER_COMPONENT)
                     + kept.stack as u64 * u64::from(stacks);

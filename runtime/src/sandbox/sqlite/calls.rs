@@ -77,6 +77,8 @@ impl Calls {
     ) -> oneshot::Receiver<T> {
         while self.tasks.try_join_next().is_some() {}
         let (reply, answer) = oneshot::channel();
+        // A task is made on the guest's stack, and each of its layers holds what it wraps more than once.
+        let call = Box::pin(call);
         self.tasks.spawn(in_current_request(async move {
             // The guest may have given the call up.
             let _ = reply.send(call.await);

@@ -70,14 +70,12 @@ struct Content {
     has_frames: bool,
 }
 
-/// Registers the files. SQLite has been started; later calls do nothing.
+/// Registers the files. Once, when SQLite has been started.
 pub(super) fn register() -> Result<(), String> {
     // SAFETY: the name is NUL-terminated.
     let plain = unsafe { ffi::sqlite3_vfs_find(PLAIN.as_ptr()) };
     let plain = NonNull::new(plain).ok_or("SQLite has no unix-excl files")?;
-    if LAYER.set(Layer { vfs: plain, methods: OnceLock::new() }).is_err() {
-        return Ok(());
-    }
+    LAYER.get_or_init(|| Layer { vfs: plain, methods: OnceLock::new() });
     // SAFETY: a registered VFS lives for ever. None of its methods but `xOpen` looks at the VFS that it is called with,
     // so that the others are called as they are (`os_unix.c`).
     let mut vfs = unsafe { *plain.as_ptr() };
@@ -225,8 +223,8 @@ impl WalIndex {
 fn give_back_empty(index: &[u8]) {
     for run in index.as_chunks::<PAGE_BYTES>().0.chunk_by(|one, next| is_empty(one) == is_empty(next)) {
         if run.first().is_some_and(is_empty) {
-            // SAFETY: whole pages that only this process maps: what holds zeros reads as zeros again. A page that stays costs
-            // memory only.
+            // SAFETY: whole pages that only this process maps: what holds zeros reads as zeros again. A page that stays
+            // costs memory only.
             unsafe { libc::madvise(run.as_ptr().cast_mut().cast(), size_of_val(run), libc::MADV_DONTNEED) };
         }
     }

@@ -77,6 +77,20 @@ fn a_reader_is_parked_and_closed_too(guest: &str) -> Result<()> {
 }
 
 #[test]
+fn a_parked_session_keeps_none_of_the_pages_that_it_has_read() -> Result<()> {
+    let node = TestNode::builder().flag("--park-time-max-ms", 3_600_000).start()?;
+    let tenant = node.tenant("guestbook")?;
+    for _ in 0..50 {
+        tenant.post("", &json!({ "name": "Ada", "message": "x".repeat(10_000) }))?.expect(201)?;
+    }
+    assert_eq!(tenant.json("")?.as_array().map(Vec::len), Some(50));
+    tenant.wait_for_state("parked")?;
+    let bytes = node.metric("dormouse_database_parked_bytes")?;
+    ensure!(bytes < f64::from(100 << 10), "{bytes} bytes for a session that read 500 KB");
+    Ok(())
+}
+
+#[test]
 fn with_a_park_time_of_zero_nothing_stays_open() -> Result<()> {
     for flag in ["--park-time-max-ms", "--park-memory-bytes-max"] {
         let node = TestNode::builder().flag(flag, 0).start()?;

@@ -313,6 +313,12 @@ impl Connection {
         u64::try_from(self.hooks.wal_pages.get()).unwrap_or(0)
     }
 
+    /// Gives back the pages of the cache that nothing uses.
+    pub(super) fn give_back_pages(&mut self) {
+        // SAFETY: the connection is open.
+        unsafe { ffi::sqlite3_db_release_memory(self.raw.as_ptr()) };
+    }
+
     /// Whether a transaction is open.
     pub(super) fn in_transaction(&self) -> bool {
         // SAFETY: the connection is open.

@@ -19,7 +19,12 @@ pub(super) fn send(mut body: Body) -> (Option<StreamReader<u8>>, Ended) {
     super::spawn(async move {
         loop {
             match body.read_chunk().await {
-                Ok(None) => return,
+                Ok(None) => {
+                    drop(stream);
+                    // Dropped, it would say the same in a task of its own.
+                    let _ = end.write(Ok(None)).await;
+                    return;
+                }
                 Ok(Some(chunk)) => {
                     // Whoever does not read on misses nothing.
                     if !stream.write_all(chunk).await.is_empty() {

@@ -104,7 +104,8 @@ fn respond(status: u16, json: &Json) -> Result<Response, ErrorCode> {
         // Whoever does not listen any more misses nothing.
         let _ = stream.write_all(bytes).await;
         drop(stream);
-        drop(trailers);
+        // Dropped, it would say the same in a task of its own.
+        let _ = trailers.write(Ok(None)).await;
     });
     Ok(response)
 }

@@ -67,7 +67,9 @@ fn tenants_that_were_hit_once_cost_nothing() -> Result<()> {
     // The kernel maps the program as it is used.
     hit(CLIENTS)?;
     node.wait_for_metric("dormouse_tenants_present", 0.0)?;
-    let before = node.metric("dormouse_resident_bytes")?;
+    node.wait_for_metric("dormouse_components_mapped", 0.0)?;
+    let before =
+        node.metric("dormouse_resident_bytes")? - node.metric("dormouse_pool_unused_resident_bytes")?;
     hit(tenants)?;
     for metric in [
         "dormouse_requests_in_flight",
@@ -90,7 +92,7 @@ fn tenants_that_were_hit_once_cost_nothing() -> Result<()> {
     eventually("its memory is given back", || {
         let after = node.metric("dormouse_resident_bytes")?;
         let pool = node.metric("dormouse_pool_unused_resident_bytes")?;
-        last = format!("{before} bytes before, {after} after, {pool} of them in the pool");
+        last = format!("{before} bytes before, {after} after and {pool} of them in the pool");
         Ok((after - before - pool < GAIN_BYTES_MAX).then_some(()))
     })
     .with_context(|| last.clone())?;

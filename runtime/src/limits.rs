@@ -197,8 +197,8 @@ pub const SLOW_STATEMENT_SLICE: Duration = Duration::from_micros(100);
 pub const DATABASE_STACK_BYTES: usize = 128 << 20;
 /// How long a database handle stays open after its last request.
 pub const PARK_TIME_MAX: Duration = Duration::from_secs(2);
-/// Memory of all parked handles: some 1,700 of them, so that a tenant which comes back within its park time finds its
-/// own. It is a fortieth of a machine of 4 GB.
+/// Memory of all parked handles: some 1,700 of them by their accounts, which count the whole of a wal-index, so that a
+/// tenant which comes back within its park time finds its own. It is a fortieth of a machine of 4 GB.
 pub const PARK_MEMORY_BYTES_MAX: u64 = 96 << 20;
 /// What of a session's memory is its request's own; what is beyond is charged to the memory that requests share.
 pub const SESSION_INCLUDED_BYTES: u32 = 256 << 10;

@@ -264,7 +264,7 @@ const ERRORS: &[(&str, &str)] = &[
     ),
 ];
 
-/// The same of a statement that needs the time of a node as shipped.
+/// The same, of a statement that a node with close bounds would end for its time.
 const LARGE: &[(&str, &str)] = &[(
     "WITH RECURSIVE n(x, y) AS (SELECT 1, zeroblob(900000) UNION SELECT x + 1, y FROM n WHERE x < 200) \
      SELECT count(*) FROM n",

@@ -21,7 +21,7 @@ pub(super) fn send(mut body: Body) -> (Option<StreamReader<u8>>, Ended) {
             match body.read_chunk().await {
                 Ok(None) => {
                     drop(stream);
-                    // Dropped, it would say the same in a task of its own.
+                    // A writer that is dropped writes the same by a waker of its own, which costs more.
                     let _ = end.write(Ok(None)).await;
                     return;
                 }

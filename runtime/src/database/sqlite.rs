@@ -68,7 +68,7 @@ fn configure() -> std::result::Result<(), String> {
             ffi::sqlite3_config(ffi::SQLITE_CONFIG_MALLOC, &raw const methods),
             ffi::sqlite3_config(ffi::SQLITE_CONFIG_MULTITHREAD),
             ffi::sqlite3_config(ffi::SQLITE_CONFIG_MEMSTATUS, 0),
-            // Each of these two would cost a parked handle some 60 KB.
+            // Each of these two would cost a handle some 60 KB.
             ffi::sqlite3_config(ffi::SQLITE_CONFIG_LOOKASIDE, 0, 0),
             ffi::sqlite3_config(ffi::SQLITE_CONFIG_PAGECACHE, none, 0, 0),
             ffi::sqlite3_initialize(),
@@ -313,7 +313,7 @@ impl Connection {
         u64::try_from(self.hooks.wal_pages.get()).unwrap_or(0)
     }
 
-    /// Gives back the pages of the cache that nothing uses.
+    /// Gives back the pages of the cache that nothing uses. Caches are not shared: [`super::compiled`] sees to that.
     pub(super) fn give_back_pages(&mut self) {
         // SAFETY: the connection is open.
         unsafe { ffi::sqlite3_db_release_memory(self.raw.as_ptr()) };

@@ -1,7 +1,7 @@
 //! Wal-indexes (<https://www.sqlite.org/walformat.html#the_wal_index_file_format>) without the pages that hold nothing.
 //!
 //! A wal-index has 32 KiB of this process's memory, and SQLite writes zeros over all of it for each new WAL. A WAL of a
-//! few frames needs three of those pages; the others would be a quarter of a parked handle. So they go back to the
+//! few frames needs three of those pages; the others would be a third of a parked handle. So they go back to the
 //! system when the writer's lock is released, and read as zeros until something is written to them. Not at the first
 //! releases: a handle that is opened for one request would pay for what it gives back soon.
 #![expect(unsafe_code, reason = "this file stands between SQLite and its shared memory")]

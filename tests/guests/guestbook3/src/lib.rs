@@ -104,7 +104,7 @@ fn respond(status: u16, json: &Json) -> Result<Response, ErrorCode> {
         // Whoever does not listen any more misses nothing.
         let _ = stream.write_all(bytes).await;
         drop(stream);
-        // Dropped, it would say the same in a task of its own.
+        // A writer that is dropped writes the same by a waker of its own, which costs more.
         let _ = trailers.write(Ok(None)).await;
     });
     Ok(response)

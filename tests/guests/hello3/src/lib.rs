@@ -26,7 +26,7 @@ impl Guest for Hello {
             // Whoever does not listen any more misses nothing.
             let _ = stream.write_all(GREETING.to_vec()).await;
             drop(stream);
-            // Dropped, it would say the same in a task of its own.
+            // A writer that is dropped writes the same by a waker of its own, which costs more.
             let _ = trailers.write(Ok(None)).await;
         });
         Ok(response)

@@ -141,7 +141,7 @@ fn a_machine_with_256_mb_refuses_and_does_not_die() -> Result<()> {
         .in_group(&group)
         .start()?;
     node.expect_log("memory is nearly used up");
-    // Where the kernel reclaims memory slowly, one that sorts can stand still for longer than it may take.
+    // Where the kernel reclaims memory slowly, a statement that sorts can stand still for longer than it may run.
     node.expect_log("a statement did not end at its time limit and was given up");
     let component = fs::read(guest("misbehave")?)?;
     node.create_tenant("deployed")?;

@@ -84,8 +84,23 @@ fn a_parked_session_keeps_none_of_the_pages_that_it_has_read() -> Result<()> {
         tenant.post("", &json!({ "name": "Ada", "message": "x".repeat(10_000) }))?.expect(201)?;
     }
     assert_eq!(tenant.json("")?.as_array().map(Vec::len), Some(50));
+    has_no_pages(&tenant)
+}
+
+#[test]
+fn a_session_that_was_left_in_a_transaction_is_parked_without_pages_and_counted_so() -> Result<()> {
+    let node = TestNode::builder().flag("--park-time-max-ms", 3_600_000).start()?;
+    let tenant = node.tenant("misbehave")?;
+    tenant.guest_statements(&["CREATE TABLE blobs AS SELECT randomblob(1 << 19) AS content"])?;
+    let answers = tenant.guest_statements(&["BEGIN", "SELECT instr(content, 'not there') FROM blobs"])?;
+    ensure!(answers.iter().all(|answer| answer.get("error").is_none()), "{answers:?}");
+    has_no_pages(&tenant)
+}
+
+/// After it has read half a megabyte.
+fn has_no_pages(tenant: &Tenant<'_>) -> Result<()> {
     tenant.wait_for_state("parked")?;
-    let bytes = node.metric("dormouse_database_parked_bytes")?;
+    let bytes = tenant.node.metric("dormouse_database_parked_bytes")?;
     ensure!(bytes > 0.0 && bytes < f64::from(100 << 10), "{bytes} bytes for a session that read 500 KB");
     Ok(())
 }

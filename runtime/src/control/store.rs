@@ -317,15 +317,7 @@ impl Store {
             first_of_lease: false,
             in_transaction: false,
         };
-        match self.call(command).await? {
-            Reply::Executed(executed) => Ok(executed.outcome?.rows),
-            Reply::Done
-            | Reply::NeedsWriter { .. }
-            | Reply::Batched { .. }
-            | Reply::Checkpointed { .. }
-            | Reply::FileRead(_)
-            | Reply::Verified(_) => Err(StoreError::Unexpected("answer")),
-        }
+        Ok(self.call(command).await?.executed()?.outcome?.rows)
     }
 
     /// Carries out a change, which is on disk then. Whoever gets the session first carries out all that wait for it, so

@@ -344,6 +344,11 @@ pub enum Reply {
         /// Its values.
         parameters: Vec<Value>,
     },
+    /// The session is as good as new.
+    Reset {
+        /// Memory that it takes, in bytes.
+        memory_bytes: u64,
+    },
     /// The transaction of a batch is on disk.
     Batched {
         /// What became of each change.
@@ -358,6 +363,16 @@ pub enum Reply {
     FileRead(FilePart),
     /// The file is sound; these are the rows of each query.
     Verified(Vec<Vec<Vec<Value>>>),
+}
+
+impl Reply {
+    /// How a statement ran.
+    ///
+    /// # Errors
+    /// When this answers another command.
+    pub fn executed(self) -> Result<Executed, DatabaseError> {
+        if let Self::Executed(executed) = self { Ok(executed) } else { Err(DatabaseError::Closed) }
+    }
 }
 
 impl Reply {
@@ -497,6 +512,7 @@ mod tests {
         }
         let replies = [
             Ok(Reply::Done),
+            Ok(Reply::Reset { memory_bytes: 58_000 }),
             Ok(Reply::NeedsWriter { sql: "DELETE FROM t".into(), parameters: vec![Value::Null] }),
             Ok(Reply::Checkpointed { extent: Extent::Copied }),
             Ok(Reply::Verified(vec![vec![vec![Value::Null]]])),

@@ -17,7 +17,7 @@ use super::cached::forget_files;
 use super::commit_log::{CommitLog, LogFigures, Lost};
 use super::import::{self, Import};
 use super::memory::{Account, on_account};
-use super::message::{Command, DatabaseError, Home, Owner, Profile, Reply, SessionId};
+use super::message::{Command, DatabaseError, Executed, Home, Owner, Profile, Reply, SessionId};
 use super::process::{Process, Recipe};
 use super::queue::{self, Sender};
 use super::session::{self, Opening, Request, Session};
@@ -478,8 +478,10 @@ fn apply(slots: &Slots, slot: &Slot, open: &mut Option<OpenSession>, command: Co
                 return Err(slot.failure.get().cloned().unwrap_or(DatabaseError::Closed));
             };
             let mut answer = on_account(account, || apply_open(session, command));
-            if let Ok(Reply::Executed(executed)) = &mut answer {
-                executed.memory_bytes = u64::try_from(account.used).unwrap_or(0);
+            if let Ok(Reply::Executed(Executed { memory_bytes, .. }) | Reply::Reset { memory_bytes }) =
+                &mut answer
+            {
+                *memory_bytes = u64::try_from(account.used).unwrap_or(0);
             }
             answer
         }
@@ -518,7 +520,7 @@ fn apply_open(session: &mut Session, command: Command) -> Answer {
         Command::Batch { changes } => session.batch(&changes),
         Command::Check { time_max } => session.check(time_max).map(|()| Reply::Done),
         Command::Rollback => session.rollback().map(|()| Reply::Done),
-        Command::Reset => session.reset().map(|()| Reply::Done),
+        Command::Reset => session.reset().map(|()| Reply::Reset { memory_bytes: 0 }),
         Command::Checkpoint => session.checkpoint().map(|extent| Reply::Checkpointed { extent }),
         Command::ReadFile { offset, bytes_max } => session.read_file(offset, bytes_max).map(Reply::FileRead),
         Command::Create { .. }

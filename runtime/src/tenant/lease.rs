@@ -154,28 +154,12 @@ impl Lease {
         if held.writer.is_none() && starts_with_any(&sql, WRITES) {
             held.take_writer(&self.shared).await?;
         }
-        let executed = match held.try_execute(&self.shared, result_bytes_max, sql, parameters).await? {
-            Reply::Executed(executed) => executed,
-            Reply::NeedsWriter { sql, parameters } => {
-                held.take_writer(&self.shared).await?;
-                match held.try_execute(&self.shared, result_bytes_max, sql, parameters).await? {
-                    Reply::Executed(executed) => executed,
-                    Reply::NeedsWriter { .. }
-                    | Reply::Done
-                    | Reply::Batched { .. }
-                    | Reply::Checkpointed { .. }
-                    | Reply::FileRead(_)
-                    | Reply::Verified(_) => return Err(DatabaseError::Closed),
-                }
-            }
-            Reply::Done
-            | Reply::Batched { .. }
-            | Reply::Checkpointed { .. }
-            | Reply::FileRead(_)
-            | Reply::Verified(_) => {
-                return Err(DatabaseError::Closed);
-            }
-        };
+        let mut reply = held.try_execute(&self.shared, result_bytes_max, sql, parameters).await?;
+        if let Reply::NeedsWriter { sql, parameters } = reply {
+            held.take_writer(&self.shared).await?;
+            reply = held.try_execute(&self.shared, result_bytes_max, sql, parameters).await?;
+        }
+        let executed = reply.executed()?;
         self.changes = executed.changes;
         self.last_insert_rowid = executed.last_insert_rowid;
         held.settle(&self.shared, &executed).await;
@@ -388,7 +372,10 @@ async fn put_in_order(shared: Arc<Shared>, mut held: Held) {
     }
     let id = held.session.id;
     if held.is_open && held.needs_reset {
-        held.is_open = held.tenant.call(id, Command::Reset).await.is_ok();
+        match held.tenant.call(id, Command::Reset).await {
+            Ok(Reply::Reset { memory_bytes }) => held.session.memory_bytes = memory_bytes,
+            Ok(_) | Err(_) => held.is_open = false,
+        }
     }
     drop(permit);
     if held.is_open && held.tenant.checkpoint_is_due() {

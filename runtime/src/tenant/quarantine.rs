@@ -173,15 +173,8 @@ async fn check_and_write(tenant: &Arc<Tenant>, session: SessionId) -> Result<(),
             first_of_lease: true,
             in_transaction: false,
         };
-        match database.call(session, command).await? {
-            Reply::Executed(executed) => Ok(executed.outcome?.rows.into_iter().flatten().next()),
-            Reply::Done
-            | Reply::NeedsWriter { .. }
-            | Reply::Batched { .. }
-            | Reply::Checkpointed { .. }
-            | Reply::FileRead(_)
-            | Reply::Verified(_) => Err(DatabaseError::Closed),
-        }
+        let rows = database.call(session, command).await?.executed()?.outcome?.rows;
+        Ok::<_, DatabaseError>(rows.into_iter().flatten().next())
     };
     database.call(session, tenant.shared.open_command(&tenant.key)).await?;
     database.call(session, Command::Check { time_max: limits::RECOVERY_STATEMENT_TIME_MAX }).await?;

@@ -23,6 +23,7 @@ mod import;
 mod json;
 mod memory;
 mod message;
+mod overdue;
 mod process;
 mod queue;
 mod quota;

@@ -32,8 +32,8 @@ use tokio::sync::watch;
 use super::child::ProcessSize;
 use super::frame::{self, Incoming};
 use super::message::{Command, DatabaseError, Home, Owner, SessionId};
+use super::overdue::Due;
 use super::queue::{self, Receiver, Sender};
-use super::threads::waits_for_disk;
 use super::worker::{Answer, COMMANDS_PER_SESSION, Job, lock};
 use crate::process_sandbox::Insistence;
 
@@ -103,14 +103,14 @@ struct Connection {
     control: UnixStream,
     /// The socket of each thread, until its task takes it.
     lines: Vec<Option<UnixStream>>,
-    threads: Vec<Option<Pid>>,
+    threads: Vec<Pid>,
 }
 
 /// A command that a thread of the process works on.
 #[derive(Debug, Clone, Copy)]
 struct Running {
     owner: Owner,
-    due: Instant,
+    due: Due,
     is_stuck: bool,
 }
 
@@ -166,8 +166,8 @@ impl Process {
         let mut is_stuck = false;
         for (number, running) in self.state.running.iter().enumerate() {
             if let Some(running) = lock(running).as_mut()
-                && running.due + grace <= now
-                && !self.state.waits_for_disk(number)
+                && let Some((process, thread)) = self.state.thread(number)
+                && running.due.is_stuck(now, grace, process, thread)
             {
                 running.is_stuck = true;
                 is_stuck = true;
@@ -217,11 +217,11 @@ impl State {
         }
     }
 
-    fn waits_for_disk(&self, number: usize) -> bool {
+    /// A thread of the process, and the process.
+    fn thread(&self, number: usize) -> Option<(Pid, Pid)> {
         let connection = lock(&self.connection);
-        let Some(connection) = &*connection else { return false };
-        let thread = connection.threads.get(number).copied().flatten();
-        thread.is_some_and(|thread| waits_for_disk(connection.pid, thread))
+        let connection = connection.as_ref()?;
+        Some((connection.pid, *connection.threads.get(number)?))
     }
 
     fn take_line(&self, life: u64, number: usize) -> Option<UnixStream> {
@@ -264,7 +264,7 @@ impl Lane {
         let state = self.state.clone();
         let Some(running) = state.running.get(self.number) else { return Err(DatabaseError::Closed) };
         let Some(line) = self.line_of(life).await else { return Err(DatabaseError::Ended) };
-        let due = Instant::now() + command.time_max();
+        let due = Due::at(Instant::now() + command.time_max());
         *lock(running) = Some(Running { owner: session.owner, due, is_stuck: false });
         let exchanged = line.exchange(session, command).await;
         if let Ok(answer) = exchanged {
@@ -422,7 +422,7 @@ fn connect(child: &Child, life: u64, control: UnixStream, recipe: &Recipe) -> io
         .map(|_| {
             let mut id = [0; size_of::<i32>()];
             io::Read::read_exact(&mut &control, &mut id)?;
-            Ok(Pid::from_raw(i32::from_le_bytes(id)))
+            Pid::from_raw(i32::from_le_bytes(id)).ok_or_else(|| io::Error::other("a thread has no number"))
         })
         .collect::<io::Result<_>>()?;
     control.set_nonblocking(true)?;

@@ -15,10 +15,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::process::getpid;
-use rustix::thread::Pid;
 
 use super::memory::{give_back_unused, grant_from};
 use super::message::{Command, DatabaseError, Owner, SessionId};
+use super::overdue::Due;
 use super::queue::Receiver;
 use super::slow::SlowOwners;
 use super::watch::{Occupant, Seat};
@@ -45,7 +45,7 @@ struct Desk {
 
 struct Work {
     session: SessionId,
-    due: Instant,
+    due: Due,
     asker: Asker,
 }
 
@@ -78,7 +78,7 @@ impl Threads {
         while let Some(Job { session, command, asker }) = self.jobs.receive(IDLE_AFTER, give_back_unused) {
             let Some(asker) = self.slots.unless_given_up(session, asker) else { continue };
             let began = Instant::now();
-            *lock(&desk.work) = Some(Work { session, due: began + command.time_max(), asker });
+            *lock(&desk.work) = Some(Work { session, due: Due::at(began + command.time_max()), asker });
             let is_statement = matches!(command, Command::Execute { .. });
             seat.begin(session.owner, is_statement && self.slow_owners.has(session.owner));
             // The node's own commits are not in the log.
@@ -120,21 +120,13 @@ impl Threads {
 
     fn give_up(&self, desk: &Desk, now: Instant, grace: Duration) -> Option<Asker> {
         let mut work = lock(&desk.work);
-        let is_over = |work: &Work| work.due + grace <= now && work.session.owner != Owner::NODE;
-        let session = work.as_ref().filter(|work| is_over(work))?.session;
-        let waits_for_disk = |thread| waits_for_disk(getpid(), thread);
-        if self.slots.is_held_up() || desk.occupant.thread().is_some_and(waits_for_disk) {
+        let Work { session, due, .. } = work.as_mut().filter(|work| work.session.owner != Owner::NODE)?;
+        let is_stuck = due.is_stuck(now, grace, getpid(), desk.occupant.thread()?);
+        if !is_stuck || self.slots.is_held_up() {
             return None;
         }
-        self.slots.give_up(session);
+        self.slots.give_up(*session);
         desk.occupant.leave_turns();
         Some(work.take()?.asker)
     }
-}
-
-/// Whether a thread is in a call to the disk that nothing can end: state D of proc_pid_stat(5). It is slow, not stuck.
-pub(super) fn waits_for_disk(process: Pid, thread: Pid) -> bool {
-    let path = format!("/proc/{}/task/{}/stat", process.as_raw_pid(), thread.as_raw_pid());
-    let stat = std::fs::read_to_string(path).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('D'))
 }

@@ -14,6 +14,7 @@ mod reply;
 mod request_body;
 mod variables;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -93,7 +94,7 @@ impl Door for Edge {
             tenant: address.map(|address| address.tenant.clone()),
             function: address.map(|address| address.function.clone()),
         };
-        let answered = async {
+        let answered = pin!(async {
             let answered = match route {
                 _ if share.is_none() => Err(Failure::ClientBusy),
                 Ok(route) => self.walk(request, route, &client, arrived, &id).await,
@@ -123,7 +124,7 @@ impl Door for Edge {
                 "answered"
             );
             response.map(|body| Held::new(body, share))
-        };
+        });
         context.scope(answered).await
     }
 }

@@ -24,7 +24,7 @@ mod world;
 
 use std::future::poll_fn;
 use std::path::Path;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -295,15 +295,20 @@ impl Sandbox {
         let mut verdict = course.verdict();
         let _ticking = self.ticker.tick();
         let mut meter = Meter::new(limits.cpu_time_max, course.clone(), ticket.load().clone());
-        let call = meter.run(compiled.call(&mut store, run.request, head));
-        let ended = async {
-            tokio::select! {
-                biased;
-                called = call => called,
-                too_slow = taking.too_slow(&course) => Err(too_slow),
-            }
+        let ended = {
+            // Pinned where they are made: each layer that takes a future by value copies it, with all that it will hold.
+            let call = pin!(compiled.call(&mut store, run.request, head));
+            let call = pin!(meter.run(call));
+            let ended = pin!(async {
+                tokio::select! {
+                    biased;
+                    called = call => called,
+                    too_slow = taking.too_slow(&course) => Err(too_slow),
+                }
+            });
+            tokio::time::timeout_at(deadline.into(), ended).await
         };
-        let outcome = match tokio::time::timeout_at(deadline.into(), ended).await {
+        let outcome = match ended {
             Ok(Ok(Ok(()))) => Ok(()),
             Ok(Ok(Err(error))) => Err(classify(&error, store.data(), limits)),
             Ok(Err(exceeded)) => Err(exceeded.into()),

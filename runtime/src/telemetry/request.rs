@@ -26,8 +26,8 @@ pub struct RequestContext {
 
 impl RequestContext {
     /// Runs `work` for this request.
-    pub async fn scope<F: Future>(self, work: F) -> F::Output {
-        CURRENT.scope(Arc::new(self), work).await
+    pub fn scope<F: Future>(self, work: F) -> impl Future<Output = F::Output> + use<F> {
+        CURRENT.scope(Arc::new(self), work)
     }
 
     /// Runs `work`, which waits for nothing, for this request.

@@ -14,7 +14,7 @@ COPY tests tests
 # No `--package`: cargo then chooses the features of shared crates as it does in the tests.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin dormouse && cp target/release/dormouse /dormouse
+    cargo build --profile dist --locked --bin dormouse && cp target/dist/dormouse /dormouse
 
 FROM debian:bookworm-slim
 # A number, because a platform that mounts a volume takes its owner from USER.

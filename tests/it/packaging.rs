@@ -123,6 +123,22 @@ fn what_the_image_copies_is_there_and_not_ignored() -> Result<()> {
 }
 
 #[test]
+fn what_ships_is_what_the_benchmark_measures() -> Result<()> {
+    value(&table("Cargo.toml")?, "profile.dist.lto")?;
+    let shipped = ["cargo build --profile dist --locked", "cp target/dist/dormouse "];
+    for (file, commands) in [
+        ("Dockerfile", &shipped[..]),
+        ("README.md", &["cargo install --locked --profile dist "]),
+        ("docs/benchmarks.md", &["cargo run --profile dist --bin bench\n"]),
+    ] {
+        for command in commands {
+            ensure!(text(file)?.contains(command), "{file} does not say `{command}`");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn the_image_gets_every_member_and_the_build_flags() -> Result<()> {
     let copied = copied()?;
     let manifest = table("Cargo.toml")?;

@@ -1,4 +1,4 @@
-//! `cargo run --release --bin bench`: what Dormouse costs, beside a bare hyper server and its peers.
+//! `cargo run --profile dist --bin bench`: what Dormouse costs, beside a bare hyper server and its peers.
 //!
 //! This file only wires. `options` says what to run, `fleet` starts the servers (one child process each,
 //! over `process`), `seed` uploads the tenants, `slices` loads them in turn with `load`, `cold` and the

@@ -65,20 +65,22 @@ where
     text.lines().next().map(|line| line.trim().to_owned()).context("it printed nothing")
 }
 
-/// The release binary beside this program. Under `cargo run` it is brought up to date first, by the same
-/// cargo and with the features of the whole workspace, so that nothing is compiled twice and nothing stale
-/// is measured.
+/// The server beside this program. Under `cargo run` it is brought up to date first, by the same cargo, with the same
+/// profile and with the features of the whole workspace, so that nothing is compiled twice and nothing stale is measured.
 pub(crate) async fn dormouse() -> Result<PathBuf> {
     let program = env::current_exe()?.with_file_name("dormouse");
+    let folder = program.parent().and_then(Path::file_name).context("the program lies in no folder")?;
+    let profile = folder.to_str().context("the program's folder is no profile's")?;
+    let build = ["build", "--profile", profile, "--bin", "dormouse"];
     if let Some(cargo) = env::var_os("CARGO") {
         let mut command = Command::new(cargo);
-        command.args(["build", "--release", "--bin", "dormouse"]).current_dir(repository());
+        command.args(build).current_dir(repository());
         if !command.kill_on_drop(true).status().await?.success() {
-            bail!("cargo build --release --bin dormouse failed");
+            bail!("cargo {} failed", build.join(" "));
         }
     }
     if !program.is_file() {
-        bail!("there is no dormouse binary beside this program: cargo build --release --bin dormouse");
+        bail!("there is no dormouse binary beside this program: cargo {}", build.join(" "));
     }
     Ok(program)
 }

@@ -24,7 +24,7 @@ pub(crate) enum Recipe {
     },
     /// `dormouse serve` over a data folder.
     Dormouse {
-        /// The release binary.
+        /// The server.
         program: PathBuf,
         /// The data folder.
         data: PathBuf,

@@ -106,6 +106,20 @@ fn the_servers_own_lines_carry_the_id_too(guest: &str) -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_guest_whose_client_has_gone_is_still_named() -> Result<()> {
+    let node = SHIPPED.node()?;
+    let tenant = node.tenant("misbehave")?;
+    let connection = tenant.send("/log-and-wait")?;
+    let says = |message| {
+        let is_it = |line: &Line| line.message() == message && line.request("tenant") == Some(&tenant.name);
+        node.logs().wait_for(message, is_it).map(drop)
+    };
+    says("begun")?;
+    drop(connection);
+    says("unfinished")
+}
+
 fn a_guest_cannot_forge_a_line(guest: &str) -> Result<()> {
     let node = SHIPPED.node()?;
     let tenant = node.tenant(guest)?;

@@ -14,7 +14,6 @@ mod reply;
 mod request_body;
 mod variables;
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -94,7 +93,7 @@ impl Door for Edge {
             tenant: address.map(|address| address.tenant.clone()),
             function: address.map(|address| address.function.clone()),
         };
-        let answered = pin!(async {
+        let answered = async {
             let answered = match route {
                 _ if share.is_none() => Err(Failure::ClientBusy),
                 Ok(route) => self.walk(request, route, &client, arrived, &id).await,
@@ -124,7 +123,7 @@ impl Door for Edge {
                 "answered"
             );
             response.map(|body| Held::new(body, share))
-        });
+        };
         context.scope(answered).await
     }
 }

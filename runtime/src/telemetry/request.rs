@@ -25,7 +25,7 @@ pub struct RequestContext {
 }
 
 impl RequestContext {
-    /// Runs `work` for this request.
+    /// Runs `work` for this request, and drops it for this request as well.
     pub fn scope<F: Future>(self, work: F) -> impl Future<Output = F::Output> + use<F> {
         CURRENT.scope(Arc::new(self), work)
     }

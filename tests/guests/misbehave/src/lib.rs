@@ -64,6 +64,11 @@ impl Guest for Misbehave {
                 eprintln!("{}", url.text("line"));
                 wire::reply(out, 200, "text/plain", b"logged");
             }
+            "/log-and-wait" => {
+                print!("begun\nunfinished");
+                let _ = std::io::Write::flush(&mut std::io::stdout());
+                wire::sleep(60 * 60 * 1000);
+            }
             "/log-flood" => {
                 (0..url.number("lines")).for_each(|line| println!("line {line} of a flood"));
                 wire::reply(out, 200, "text/plain", b"flooded");

@@ -204,7 +204,7 @@ pub const PARK_MEMORY_BYTES_MAX: u64 = 96 << 20;
 pub const SESSION_INCLUDED_BYTES: u32 = 256 << 10;
 /// Running time of one SQL statement.
 pub const STATEMENT_TIME_MAX: Duration = Duration::from_secs(5);
-/// How long a statement may go on behind that, before whatever runs it is given up.
+/// How long a statement may go on behind that, before whatever runs it is given up; longer when the machine holds it up.
 pub const STATEMENT_GRACE: Duration = Duration::from_secs(2);
 /// How long a request may hold its tenant's write transaction open.
 pub const TRANSACTION_HELD_MAX: Duration = Duration::from_secs(5);

@@ -317,7 +317,8 @@ impl Store {
             first_of_lease: false,
             in_transaction: false,
         };
-        Ok(self.call(command).await?.executed()?.outcome?.rows)
+        let answer = self.call(command).await?.into_executed();
+        Ok(answer.map_err(|_| StoreError::Unexpected("answer"))?.outcome?.rows)
     }
 
     /// Carries out a change, which is on disk then. Whoever gets the session first carries out all that wait for it, so

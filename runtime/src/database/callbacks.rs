@@ -127,12 +127,12 @@ pub(super) unsafe extern "C" fn on_question(
 pub(super) unsafe extern "C" fn on_progress(hooks: *mut c_void) -> c_int {
     // SAFETY: as in `on_question`.
     let hooks = unsafe { &*hooks.cast::<Hooks>() };
-    watch::between_steps();
     if hooks.cancelled.load(Ordering::Relaxed) {
         hooks.stopped.set(Stopped::Cancelled);
     } else if hooks.deadline.get().is_some_and(|deadline| Instant::now() >= deadline) {
         hooks.stopped.set(Stopped::Deadline);
     } else {
+        watch::between_steps();
         hooks.is_over_quota();
     }
     c_int::from(hooks.stopped.get() != Stopped::No)

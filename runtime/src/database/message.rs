@@ -366,16 +366,14 @@ pub enum Reply {
 }
 
 impl Reply {
-    /// How a statement ran.
+    /// How a statement ran, when one did.
     ///
     /// # Errors
-    /// When this answers another command.
-    pub fn executed(self) -> Result<Executed, DatabaseError> {
+    /// When it answers another command, or the statement would have written and its sender held no permit.
+    pub fn into_executed(self) -> Result<Executed, DatabaseError> {
         if let Self::Executed(executed) = self { Ok(executed) } else { Err(DatabaseError::Closed) }
     }
-}
 
-impl Reply {
     /// The part of the file, when it is one.
     ///
     /// # Errors

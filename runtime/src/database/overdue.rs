@@ -4,12 +4,15 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
+/// A thread that is kept from a processor is given up after so many times the grace all the same.
+const GRACES_MAX: u32 = 10;
+
 /// When a command is to be done, and what was seen of its thread since.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Due {
     at: Instant,
-    /// What its thread had computed when it was first seen over its time.
-    computed_before: Option<Duration>,
+    /// Its thread when it was first seen over its time, and when it was last looked at.
+    seen: Option<(Look, Look)>,
 }
 
 /// A thread as the kernel shows it.
@@ -31,26 +34,29 @@ enum State {
 
 impl Due {
     pub(super) fn at(at: Instant) -> Self {
-        Self { at, computed_before: None }
+        Self { at, seen: None }
     }
 
-    /// Whether the command of a thread is over its time by more than `grace`, and nothing but itself is to blame. One
-    /// that waits for the disk or for a processor is slow, not stuck. To be asked every now and then.
+    /// Whether the command of a thread is over its time by more than `grace`, and the machine is not to blame: its thread
+    /// has computed a quarter of the grace since then, or has been waiting for what is no disk. To be asked every now
+    /// and then.
     pub(super) fn is_stuck(&mut self, now: Instant, grace: Duration, process: Pid, thread: Pid) -> bool {
-        if now < self.at {
-            return false;
-        }
-        let is_over = self.at + grace <= now;
-        // A thread that cannot be seen has nobody to speak for it.
-        look(process, thread).map_or(is_over, |look| self.judge(look, grace) && is_over)
+        let Some(over) = now.checked_duration_since(self.at) else { return false };
+        // One that cannot be seen has nothing to say for itself.
+        let is_to_blame = look(process, thread).is_none_or(|look| self.is_to_blame(look, over, grace));
+        is_to_blame && over >= grace
     }
 
-    fn judge(&mut self, look: Look, grace: Duration) -> bool {
-        let before = *self.computed_before.get_or_insert(look.computed);
+    fn is_to_blame(&mut self, look: Look, over: Duration, grace: Duration) -> bool {
+        let (first, last) = self.seen.unwrap_or((look, look));
+        let is_first = self.seen.replace((first, look)).is_none();
         match look.state {
-            State::Runnable => look.computed.saturating_sub(before) >= grace / 4,
+            State::Runnable => {
+                look.computed.saturating_sub(first.computed) >= grace / 4 || over >= grace * GRACES_MAX
+            }
             State::Disk => false,
-            State::Waiting => true,
+            // A look may meet a thread that gets on in the moment that it waits for another.
+            State::Waiting => look == last && !is_first,
         }
     }
 }
@@ -62,8 +68,8 @@ fn look(process: Pid, thread: Pid) -> Option<Look> {
 
 /// Reads a line of proc_pid_stat(5). The name in it may hold anything, a parenthesis as well.
 fn parse(stat: &str) -> Option<Look> {
-    /// Linux shows times in ticks of this length, whatever the kernel's own are.
-    const TICK: Duration = Duration::from_millis(10);
+    /// Linux shows times in ticks of so many milliseconds, whatever the kernel's own are.
+    const TICK_MS: u64 = 10;
     let (_, fields) = stat.rsplit_once(") ")?;
     let state = match fields.chars().next()? {
         'R' => State::Runnable,
@@ -71,9 +77,9 @@ fn parse(stat: &str) -> Option<Look> {
         _ => State::Waiting,
     };
     // Fields 14 and 15 of the line, in which the state is field 3.
-    let mut times = fields.split(' ').skip(11).map(|field| field.parse::<u32>().ok());
+    let mut times = fields.split(' ').skip(11).map(|field| field.parse::<u64>().ok());
     let (user, system) = (times.next()??, times.next()??);
-    Some(Look { state, computed: TICK * (user + system) })
+    Some(Look { state, computed: Duration::from_millis(user.saturating_add(system).saturating_mul(TICK_MS)) })
 }
 
 #[cfg(test)]
@@ -97,10 +103,20 @@ mod tests {
         let mut due = Due::at(Instant::now());
         let judged =
             [seen(State::Runnable, 1_000), seen(State::Runnable, 1_040), seen(State::Runnable, 1_050)]
-                .map(|look| due.judge(look, GRACE));
+                .map(|look| due.is_to_blame(look, GRACE, GRACE));
         assert_eq!(judged, [false, false, true]);
-        assert!(!due.judge(seen(State::Disk, 2_000), GRACE));
-        assert!(due.judge(seen(State::Waiting, 1_000), GRACE));
+        let starved =
+            [9, 10].map(|graces| due.is_to_blame(seen(State::Runnable, 1_040), GRACE * graces, GRACE));
+        assert_eq!(starved, [false, true]);
+        assert!(!due.is_to_blame(seen(State::Disk, 2_000), GRACE * 20, GRACE));
+    }
+
+    #[test]
+    fn a_thread_that_waits_is_stuck_when_it_has_not_moved_between_two_looks() {
+        let mut due = Due::at(Instant::now());
+        let judged = [seen(State::Waiting, 1_000), seen(State::Waiting, 1_010), seen(State::Waiting, 1_010)]
+            .map(|look| due.is_to_blame(look, GRACE, GRACE));
+        assert_eq!(judged, [false, false, true]);
     }
 
     #[test]
@@ -112,26 +128,41 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_thread_is_told_from_one_that_waits() -> Result<(), Box<dyn std::error::Error>> {
+    fn threads_that_compute_and_threads_that_wait_are_stuck_when_their_grace_is_over()
+    -> Result<(), Box<dyn std::error::Error>> {
         static IS_OVER: AtomicBool = AtomicBool::new(false);
         let (tell, told) = mpsc::channel();
-        let busy = std::thread::spawn(move || {
-            let _ = tell.send(gettid());
-            while !IS_OVER.load(Ordering::Relaxed) {
-                std::hint::spin_loop();
-            }
+        let threads = [std::hint::spin_loop as fn(), std::thread::park].map(|pass_time| {
+            let tell = tell.clone();
+            std::thread::spawn(move || {
+                let _ = tell.send(gettid());
+                while !IS_OVER.load(Ordering::Relaxed) {
+                    pass_time();
+                }
+            })
         });
-        let thread = told.recv()?;
         let at = Instant::now();
-        let mut due = Due::at(at);
-        assert!(!due.is_stuck(at, GRACE, getpid(), thread));
-        while !due.is_stuck(at + GRACE, GRACE, getpid(), thread) {
-            std::thread::yield_now();
+        for thread in [told.recv()?, told.recv()?] {
+            let mut due = Due::at(at);
+            for _ in 0..3 {
+                assert!(!due.is_stuck(at, GRACE, getpid(), thread));
+            }
+            while !due.is_stuck(at + GRACE, GRACE, getpid(), thread) {
+                std::thread::yield_now();
+            }
         }
-        let computed = look(getpid(), thread).ok_or("it cannot be seen")?.computed;
         IS_OVER.store(true, Ordering::Relaxed);
-        busy.join().map_err(|_| "it panicked")?;
-        assert!(computed >= GRACE / 4, "{computed:?}");
+        for thread in threads {
+            thread.thread().unpark();
+            thread.join().map_err(|_| "it panicked")?;
+        }
         Ok(())
+    }
+
+    #[test]
+    fn a_thread_that_cannot_be_seen_is_stuck_after_its_grace() {
+        let (at, nobody) = (Instant::now(), Pid::from_raw(i32::MAX));
+        let is_stuck = |now| nobody.map(|nobody| Due::at(at).is_stuck(now, GRACE, getpid(), nobody));
+        assert_eq!([at, at + GRACE].map(is_stuck), [Some(false), Some(true)]);
     }
 }

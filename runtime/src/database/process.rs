@@ -161,7 +161,7 @@ impl Process {
         }
     }
 
-    /// Kills the process when a command is over its time by more than `grace`.
+    /// Kills the process when a command [is stuck](Due::is_stuck).
     pub(super) fn watch(&self, now: Instant, grace: Duration) {
         let mut is_stuck = false;
         for (number, running) in self.state.running.iter().enumerate() {
@@ -217,7 +217,7 @@ impl State {
         }
     }
 
-    /// A thread of the process, and the process.
+    /// The process, and one of its threads.
     fn thread(&self, number: usize) -> Option<(Pid, Pid)> {
         let connection = lock(&self.connection);
         let connection = connection.as_ref()?;

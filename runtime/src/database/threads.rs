@@ -108,7 +108,7 @@ impl Threads {
         self.jobs.look();
     }
 
-    /// Gives up the commands of tenants that are over their time by more than `grace`.
+    /// Gives up the commands of tenants that [are stuck](Due::is_stuck).
     pub(super) fn watch(&self, now: Instant, grace: Duration) {
         let desks = lock(&self.desks).clone();
         for desk in desks {

@@ -334,8 +334,8 @@ impl Database {
         }
     }
 
-    /// Ends what does not come back: whoever has waited for a command for `grace` beyond its time waits no longer. To be
-    /// called every now and then.
+    /// Ends what does not come back: whoever has waited for a command for `grace` beyond its time waits no longer, unless
+    /// the machine holds it up. To be called every now and then.
     pub fn watch(&self, grace: Duration) {
         let now = Instant::now();
         self.threads.watch(now, grace);

@@ -159,7 +159,7 @@ impl Lease {
             held.take_writer(&self.shared).await?;
             reply = held.try_execute(&self.shared, result_bytes_max, sql, parameters).await?;
         }
-        let executed = reply.executed()?;
+        let executed = reply.into_executed()?;
         self.changes = executed.changes;
         self.last_insert_rowid = executed.last_insert_rowid;
         held.settle(&self.shared, &executed).await;

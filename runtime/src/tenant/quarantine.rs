@@ -173,7 +173,7 @@ async fn check_and_write(tenant: &Arc<Tenant>, session: SessionId) -> Result<(),
             first_of_lease: true,
             in_transaction: false,
         };
-        let rows = database.call(session, command).await?.executed()?.outcome?.rows;
+        let rows = database.call(session, command).await?.into_executed()?.outcome?.rows;
         Ok::<_, DatabaseError>(rows.into_iter().flatten().next())
     };
     database.call(session, tenant.shared.open_command(&tenant.key)).await?;

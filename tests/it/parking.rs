@@ -97,7 +97,7 @@ fn a_session_that_was_left_in_a_transaction_is_parked_without_pages_and_counted_
     has_no_pages(&tenant)
 }
 
-/// After it has read half a megabyte.
+/// Checks that a session which has read half a megabyte is parked without it.
 fn has_no_pages(tenant: &Tenant<'_>) -> Result<()> {
     tenant.wait_for_state("parked")?;
     let bytes = tenant.node.metric("dormouse_database_parked_bytes")?;

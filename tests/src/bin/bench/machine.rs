@@ -26,7 +26,12 @@ pub(crate) async fn describe(data: &Path) -> Vec<String> {
     vec![
         format!("{cores} × {cpu}, {} GiB memory", memory.unwrap_or_else(|| "?".to_owned())),
         format!("Linux {}, {}", read("/proc/sys/kernel/osrelease").trim(), file_system.unwrap_or_default()),
-        format!("{}, commit {}", date.unwrap_or_default(), commit.unwrap_or_else(|_| "unknown".to_owned())),
+        format!(
+            "{}, commit {}, profile {}",
+            date.unwrap_or_default(),
+            commit.unwrap_or_else(|_| "unknown".to_owned()),
+            programs::profile().unwrap_or_else(|_| "unknown".to_owned())
+        ),
         format!(
             "before the run: load average {load}, {flush} ms to append 4 KiB and flush it (median of 50)"
         ),

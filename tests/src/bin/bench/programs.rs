@@ -65,13 +65,19 @@ where
     text.lines().next().map(|line| line.trim().to_owned()).context("it printed nothing")
 }
 
+/// The profile that this program was built with, by the folder that it lies in.
+pub(crate) fn profile() -> Result<String> {
+    let program = env::current_exe()?;
+    let folder = program.parent().and_then(Path::file_name).and_then(OsStr::to_str);
+    let optimised = folder.filter(|folder| *folder != "debug");
+    optimised.map(str::to_owned).context("run it with cargo run --profile dist --bin bench")
+}
+
 /// The server beside this program. Under `cargo run` it is brought up to date first, by the same cargo, with the same
 /// profile and with the features of the whole workspace, so that nothing is compiled twice and nothing stale is measured.
 pub(crate) async fn dormouse() -> Result<PathBuf> {
     let program = env::current_exe()?.with_file_name("dormouse");
-    let folder = program.parent().and_then(Path::file_name).context("the program lies in no folder")?;
-    let profile = folder.to_str().context("the program's folder is no profile's")?;
-    let build = ["build", "--profile", profile, "--bin", "dormouse"];
+    let build = ["build", "--profile", &profile()?, "--bin", "dormouse"];
     if let Some(cargo) = env::var_os("CARGO") {
         let mut command = Command::new(cargo);
         command.args(build).current_dir(repository());

@@ -70,7 +70,9 @@ pub(crate) fn profile() -> Result<String> {
     let program = env::current_exe()?;
     let folder = program.parent().and_then(Path::file_name).and_then(OsStr::to_str);
     let optimised = folder.filter(|folder| *folder != "debug");
-    optimised.map(str::to_owned).context("run it with cargo run --profile dist --bin bench")
+    optimised
+        .map(str::to_owned)
+        .context("this benchmark is not optimised: run it with cargo run --profile dist --bin bench")
 }
 
 /// The server beside this program. Under `cargo run` it is brought up to date first, by the same cargo, with the same

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use dormouse_tests::{Stop, Tenant, TestNode, eventually};
 use serde_json::json;
 
@@ -107,15 +107,45 @@ fn has_no_pages(tenant: &Tenant<'_>) -> Result<()> {
 
 #[test]
 fn with_a_park_time_of_zero_nothing_stays_open() -> Result<()> {
-    for flag in ["--park-time-max-ms", "--park-memory-bytes-max"] {
-        let node = TestNode::builder().flag(flag, 0).start()?;
-        let tenant = node.tenant("guestbook")?;
-        for _ in 0..5 {
-            tenant.post("", &json!({ "name": "Ada", "message": "Hello" }))?.expect(201)?;
-            tenant.wait_for_state("closed")?;
-            nothing_is_open(&node)?;
+    let node = TestNode::builder().flag("--park-time-max-ms", 0).start()?;
+    let tenant = node.tenant("guestbook")?;
+    for _ in 0..3 {
+        tenant.post("", &json!({ "name": "Ada", "message": "Hello" }))?.expect(201)?;
+        node.wait_for_metric("dormouse_database_sessions", 0.0)?;
+        ensure!(open_tenant_files(&node)?.is_empty(), "a file is open");
+    }
+    assert_eq!(tenant.number("SELECT count(*) FROM entries")?, 3);
+    tenant.wait_for_state("closed")?;
+    nothing_is_open(&node)
+}
+
+#[test]
+fn parked_databases_keep_within_their_memory_under_load() -> Result<()> {
+    const ROUNDS: u32 = 20;
+    for (bytes_max, parks) in [(0_u32, false), (300_000, true)] {
+        let node = TestNode::builder()
+            .flag("--park-memory-bytes-max", bytes_max)
+            .flag("--park-time-max-ms", 3_600_000)
+            .start()?;
+        let tenants: Vec<_> = (0..16).map(|_| node.tenant("guestbook")).collect::<Result<_>>()?;
+        let load = |some: &[Tenant<'_>]| -> Result<()> {
+            for tenant in (0..ROUNDS).flat_map(|_| some) {
+                tenant.post("", &json!({ "name": "Ada", "message": "Hello" }))?.expect(201)?;
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let clients: Vec<_> = tenants.chunks(2).map(|some| scope.spawn(|| load(some))).collect();
+            while !clients.iter().all(|client| client.is_finished()) {
+                let parked = node.metric("dormouse_database_parked_bytes")?;
+                ensure!(parked <= f64::from(bytes_max), "{parked} bytes are parked, and {bytes_max} may be");
+            }
+            clients.into_iter().try_for_each(|client| client.join().map_err(|_| anyhow!("a client panicked"))?)
+        })?;
+        ensure!((node.metric("dormouse_database_sessions_parked")? > 0.0) == parks);
+        for tenant in &tenants {
+            assert_eq!(tenant.number("SELECT count(*) FROM entries")?, i64::from(ROUNDS));
         }
-        assert_eq!(tenant.number("SELECT count(*) FROM entries")?, 5);
     }
     Ok(())
 }

@@ -36,7 +36,7 @@ enum Next {
 }
 
 impl Deferred {
-    /// Checkpoints that wait until a tenant has rested for `rest_time`; none does when it is zero.
+    /// Checkpoints that wait until a tenant has rested for `rest_time`.
     pub(super) fn new(rest_time: Duration) -> Self {
         Self {
             rest_time,
@@ -49,8 +49,7 @@ impl Deferred {
 
     /// Whether the WAL of a tenant that is being closed may be copied later.
     pub(super) fn takes(&self, tenant: &Tenant) -> bool {
-        !self.rest_time.is_zero()
-            && tenant.wal_bytes.load(Ordering::Relaxed) <= limits::WAL_LEFT_BYTES_MAX
+        tenant.wal_bytes.load(Ordering::Relaxed) <= limits::WAL_LEFT_BYTES_MAX
             && lock(&self.queue).len() < limits::DEFERRED_CHECKPOINTS_MAX
     }
 
@@ -155,5 +154,6 @@ async fn copy(tenant: &Arc<Tenant>) -> Result<(), DatabaseError> {
         Err(error) => Err(error),
     };
     let _ = tenant.call(session.id, Command::Close).await;
+    tenant.end(session);
     copied
 }

@@ -387,7 +387,8 @@ async fn put_in_order(shared: Arc<Shared>, mut held: Held) {
         // A session that failed, or never opened, has a number still.
         let _ = shared.database.call(id, Command::Close).await;
         let Held { tenant, session, turn, .. } = held;
-        drop((session, turn));
+        drop(turn);
+        tenant.end(session);
         // One whose process has ended may have left a log that nobody comes by to copy.
         deferred::closed(&tenant);
     }

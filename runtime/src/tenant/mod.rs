@@ -32,6 +32,7 @@
 mod deferred;
 mod files;
 mod generations;
+mod idle;
 mod lease;
 mod making;
 mod park;
@@ -63,7 +64,7 @@ use crate::name::Id;
 use crate::telemetry::Metrics;
 use deferred::Deferred;
 use generations::Generations;
-use park::{Closing, ParkingLot};
+use park::ParkingLot;
 use present::{Session, Tenant};
 use quarantine::Quarantines;
 use suspension::Suspensions;
@@ -115,9 +116,9 @@ pub struct Watched {
 }
 
 impl TenantPolicy {
-    /// How long a tenant rests before a checkpoint that was put off is made; zero puts none off.
+    /// How long a tenant rests before a checkpoint that was put off is made.
     fn rest_time(&self) -> Duration {
-        if self.park_memory_bytes_max == 0 { Duration::ZERO } else { self.park_time_max }
+        if self.park_time_max.is_zero() { limits::CHECKPOINT_REST_TIME } else { self.park_time_max }
     }
 }
 
@@ -231,7 +232,7 @@ impl Tenants {
     /// Closes what is parked of a database whose files are about to go. Nobody makes it anew while the answer is held.
     async fn let_go(&self, key: &DatabaseKey) -> Option<OwnedMutexGuard<()>> {
         let tenant = lock(&self.0.present).get(key).and_then(Weak::upgrade)?;
-        park::close_idle(&tenant, Closing::Rested).await;
+        park::close_idle(&tenant).await;
         // What waits for its copy has no file to be copied to any more.
         tenant.wal_is_dirty.store(false, Ordering::Release);
         Some(tenant.making.clone().lock_owned().await)

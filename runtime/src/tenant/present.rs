@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::idle::Idle;
 use super::{DatabaseKey, Shared, lock, park, quarantine, suspension};
 use crate::database::{Command, DatabaseError, Executed, Extent, Holds, Reply, SessionId};
 use crate::limits;
@@ -21,9 +22,7 @@ pub(super) struct Tenant {
     pub(super) writer: Arc<Semaphore>,
     /// Held while the files are made, or removed for good.
     pub(super) making: Arc<tokio::sync::Mutex<()>>,
-    pub(super) idle: Mutex<Vec<Session>>,
-    /// Told of each session that comes to `idle`.
-    pub(super) parked: Notify,
+    pub(super) idle: Mutex<Idle>,
     /// Snapshots that read the database file, so that nothing is copied into it.
     pub(super) holds: Holds,
     /// Whether the WAL may hold something that the database file does not.
@@ -54,7 +53,6 @@ impl Tenant {
             writer: Arc::new(Semaphore::new(1)),
             making: Arc::default(),
             idle: Mutex::default(),
-            parked: Notify::new(),
             holds: Holds::default(),
             wal_is_dirty: AtomicBool::new(false),
             wal_bytes: AtomicU64::new(0),
@@ -107,35 +105,6 @@ impl Tenant {
         }
     }
 
-    /// A parked session. One whose process has ended is not there any more.
-    pub(super) fn take_idle(&self) -> Option<Session> {
-        loop {
-            let session = lock(&self.idle).pop()?;
-            self.shared.lot.leave(&session);
-            if self.shared.database.is_alive(session.id) {
-                return Some(session);
-            }
-        }
-    }
-
-    /// A session that is open already. While another request has the tenant's, waits a moment for it: opening one more
-    /// costs more than most requests need theirs for.
-    pub(super) async fn open_session(&self) -> Option<Session> {
-        let idle = self.take_idle();
-        if idle.is_some() || !self.has_sessions() {
-            return idle;
-        }
-        let comes = async {
-            loop {
-                self.parked.notified().await;
-                if let Some(session) = self.take_idle() {
-                    return session;
-                }
-            }
-        };
-        tokio::time::timeout(limits::SESSION_WAIT, comes).await.ok()
-    }
-
     pub(super) fn has_sessions(&self) -> bool {
         self.sessions.available_permits() < self.shared.policy.sessions_max as usize
     }
@@ -150,6 +119,12 @@ impl Tenant {
             && !self.is_leased()
             && !self.holds.are_any()
             && lock(&self.idle).is_empty()
+    }
+
+    /// Whether a session that is closed has a WAL to copy. A tenant that is leased parks again soon, and the copy is made
+    /// then.
+    pub(super) fn must_copy(&self) -> bool {
+        self.wal_is_dirty.load(Ordering::Acquire) && !self.is_leased()
     }
 
     pub(super) fn mark_wal_dirty(&self) {

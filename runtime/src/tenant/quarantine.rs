@@ -11,8 +11,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{AcquireError, SemaphorePermit};
 
 use super::generations::Generations;
-use super::park::{self, Closing};
-use super::{DatabaseKey, Tenant, files, lock, unix_seconds};
+use super::{DatabaseKey, Tenant, files, lock, park, unix_seconds};
 use crate::database::{Command, DatabaseError, Extent, Reply, SessionId};
 use crate::limits;
 use crate::name::Id;
@@ -120,7 +119,7 @@ async fn seal(tenant: Arc<Tenant>) {
 
 /// Waits until the tenant has no session, and lets none begin.
 async fn alone(tenant: &Arc<Tenant>) -> Result<SemaphorePermit<'_>, AcquireError> {
-    park::close_idle(tenant, Closing::Rested).await;
+    park::close_idle(tenant).await;
     tenant.sessions.acquire_many(tenant.shared.policy.sessions_max).await
 }
 

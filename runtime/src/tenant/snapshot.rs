@@ -117,7 +117,7 @@ impl Drop for Reader {
         // A session that failed has a number still, and its place until it is closed.
         tokio::spawn(async move {
             let _ = tenant.shared.database.call(session.id, Command::Close).await;
-            drop(session);
+            tenant.end(session);
         });
     }
 }

@@ -1,0 +1,110 @@
+//! A tenant's open sessions that no request uses, and the requests that wait for one.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use super::{Session, Tenant, lock, park};
+use crate::limits;
+
+#[derive(Default)]
+pub(super) struct Idle {
+    sessions: Vec<Session>,
+    /// Those who wait, in their order. A sender that is dropped says that no session comes.
+    waiting: VecDeque<oneshot::Sender<Session>>,
+}
+
+impl Idle {
+    pub(super) fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    pub(super) fn last_use(&self) -> Option<Instant> {
+        self.sessions.iter().map(|session| session.used).max()
+    }
+}
+
+impl Tenant {
+    /// Keeps a session that nobody uses, and counts it as parked. One that a request waits for is not kept.
+    pub(super) fn keep(&self, mut session: Session) -> bool {
+        let mut idle = lock(&self.idle);
+        while let Some(waiting) = idle.waiting.pop_front() {
+            match waiting.send(session) {
+                Ok(()) => return false,
+                Err(back) => session = back,
+            }
+        }
+        self.shared.lot.enter(&session);
+        idle.sessions.push(session);
+        true
+    }
+
+    /// A parked session. One whose process has ended is not there any more.
+    pub(super) fn take_idle(&self) -> Option<Session> {
+        self.take_from(&mut lock(&self.idle))
+    }
+
+    fn take_from(&self, idle: &mut Idle) -> Option<Session> {
+        while let Some(session) = idle.sessions.pop() {
+            self.shared.lot.leave(&session);
+            if self.shared.database.is_alive(session.id) {
+                return Some(session);
+            }
+        }
+        None
+    }
+
+    /// A session that is open already. While another request has the tenant's, waits a moment for it: opening one more
+    /// costs more than most requests need theirs for.
+    pub(super) async fn open_session(self: &Arc<Self>) -> Option<Session> {
+        let waiter = {
+            let mut idle = lock(&self.idle);
+            let session = self.take_from(&mut idle);
+            if session.is_some() || !self.has_sessions() {
+                return session;
+            }
+            let (sender, receiver) = oneshot::channel();
+            idle.waiting.push_back(sender);
+            Waiter { tenant: self.clone(), receiver }
+        };
+        waiter.session().await
+    }
+
+    /// Ends a session that is closed. Whoever waits for it opens another.
+    pub(super) fn end(&self, session: Session) {
+        drop(session);
+        lock(&self.idle).waiting.pop_front();
+    }
+}
+
+/// A request that waits for a session of its tenant.
+struct Waiter {
+    tenant: Arc<Tenant>,
+    receiver: oneshot::Receiver<Session>,
+}
+
+impl Waiter {
+    async fn session(mut self) -> Option<Session> {
+        let session = match tokio::time::timeout(limits::SESSION_WAIT, &mut self.receiver).await {
+            Ok(session) => session.ok(),
+            Err(_) => self.last_moment(),
+        };
+        session.filter(|session| self.tenant.shared.database.is_alive(session.id))
+    }
+
+    /// Waits no longer; a session may have come just now.
+    fn last_moment(&mut self) -> Option<Session> {
+        self.receiver.close();
+        self.receiver.try_recv().ok()
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        if let Some(session) = self.last_moment() {
+            park::park(&self.tenant, session);
+        }
+    }
+}

@@ -83,6 +83,7 @@ pub(super) fn register() -> Result<(), String> {
     vfs.pNext = std::ptr::null_mut();
     vfs.zName = NAME.as_ptr();
     vfs.xOpen = Some(open);
+    vfs.xFullPathname = Some(full_pathname);
     // SAFETY: what is registered and its name live for ever.
     match unsafe { ffi::sqlite3_vfs_register(Box::leak(Box::new(vfs)), 0) } {
         ffi::SQLITE_OK => Ok(()),
@@ -124,6 +125,27 @@ unsafe extern "C" fn open(
         }
     }
     code
+}
+
+/// Takes an absolute path as it is. SQLite's own method asks the system for each of its folders whether it is a link.
+unsafe extern "C" fn full_pathname(
+    _: *mut ffi::sqlite3_vfs,
+    name: *const c_char,
+    bytes_max: c_int,
+    full: *mut c_char,
+) -> c_int {
+    // SAFETY: SQLite's names are NUL-terminated.
+    let bytes = unsafe { CStr::from_ptr(name) }.to_bytes_with_nul();
+    if bytes.first() == Some(&b'/') && usize::try_from(bytes_max).is_ok_and(|max| bytes.len() <= max) {
+        // SAFETY: `full` has room for `bytes_max`, and does not lie within the name.
+        unsafe { full.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        return ffi::SQLITE_OK;
+    }
+    // SAFETY: the layer lives for ever.
+    let plain = LAYER.get().map(|layer| (layer.vfs.as_ptr(), unsafe { layer.vfs.as_ref().xFullPathname }));
+    let Some((vfs, Some(full_plain))) = plain else { return ffi::SQLITE_CANTOPEN };
+    // SAFETY: the arguments are SQLite's own.
+    unsafe { full_plain(vfs, name, bytes_max, full) }
 }
 
 fn replaced(plain: &ffi::sqlite3_io_methods) -> ffi::sqlite3_io_methods {

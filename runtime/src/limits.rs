@@ -244,7 +244,7 @@ pub const WAL_BYTES_MAX: u64 = 4 << 20;
 /// WAL that may stay when a handle is closed for want of room. The next open reads all of it.
 pub const WAL_LEFT_BYTES_MAX: u64 = 64 << 10;
 /// How long a tenant must have rested for its WAL to be copied where no handle is parked.
-pub const CHECKPOINT_REST_TIME: Duration = Duration::from_secs(2);
+pub const CHECKPOINT_REST_TIME: Duration = PARK_TIME_MAX;
 /// Tenants whose checkpoint may wait until they have rested; some 300 bytes of memory each.
 pub const DEFERRED_CHECKPOINTS_MAX: usize = 16_384;
 /// `open` calls of one guest. Spin's figure.

@@ -140,7 +140,9 @@ fn parked_databases_keep_within_their_memory_under_load() -> Result<()> {
                 let parked = node.metric("dormouse_database_parked_bytes")?;
                 ensure!(parked <= f64::from(bytes_max), "{parked} bytes are parked, and {bytes_max} may be");
             }
-            clients.into_iter().try_for_each(|client| client.join().map_err(|_| anyhow!("a client panicked"))?)
+            clients
+                .into_iter()
+                .try_for_each(|client| client.join().map_err(|_| anyhow!("a client panicked"))?)
         })?;
         ensure!((node.metric("dormouse_database_sessions_parked")? > 0.0) == parks);
         for tenant in &tenants {

@@ -262,7 +262,7 @@ impl Held {
     }
 
     fn park(self) {
-        // The turn ends first: the evictor leaves the WAL of a tenant alone while a turn is taken.
+        // The turn ends first: who closes leaves the WAL of a tenant alone while a turn is taken.
         drop(self.turn);
         park::park(&self.tenant, self.session);
     }

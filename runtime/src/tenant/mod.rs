@@ -16,9 +16,9 @@
 //! A database is made when it is first opened ([`making`]). Until then there is no file.
 //!
 //! The states are where a tenant's sessions are: nowhere ([`State::Closed`]), with leases, in the parking lot, or
-//! with the evictor. A session that is closed because memory is short leaves a small WAL as it is; it is copied when
-//! the tenant has rested. A [`Lease`] owns one session; dropping it rolls back what is open and parks the session. One
-//! writer permit per tenant, taken in order, stands before every statement that writes; checkpoints take it too.
+//! on their way out of it. A session that is closed because memory is short leaves a small WAL as it is; it is copied
+//! when the tenant has rested. A [`Lease`] owns one session; dropping it rolls back what is open and parks the session.
+//! One writer permit per tenant, taken in order, stands before every statement that writes; checkpoints take it too.
 //!
 //! A database whose storage has failed is in quarantine: its sessions are closed without a checkpoint, and none is
 //! opened before it has been recovered ([`quarantine`]). One whose statements do not come back is suspended for a while

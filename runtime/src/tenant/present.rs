@@ -113,7 +113,7 @@ impl Tenant {
         self.turns.available_permits() < self.shared.policy.sessions_per_tenant as usize
     }
 
-    /// Whether there is a WAL to copy and no session that will come by the evictor: a snapshot has one.
+    /// Whether there is a WAL to copy and no session whose close will do that: a snapshot has one.
     pub(super) fn has_leftover(&self) -> bool {
         self.wal_is_dirty.load(Ordering::Acquire)
             && !self.is_leased()
@@ -152,8 +152,8 @@ impl Tenant {
         }
     }
 
-    /// Copies the WAL into the database while no other session writes, unless a snapshot reads it: its session comes
-    /// by the evictor later. Must not be dropped in the middle: the permit would be free before SQLite is done.
+    /// Copies the WAL into the database while no other session writes, unless a snapshot reads it: the close of its
+    /// session does that later. Must not be dropped in the middle: the permit would be free before SQLite is done.
     pub(super) async fn checkpoint(self: &Arc<Self>, session: SessionId) -> Result<(), DatabaseError> {
         let _permit = self.writer.acquire().await;
         self.check()?;

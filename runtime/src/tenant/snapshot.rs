@@ -7,8 +7,8 @@
 //!
 //! The checkpoint copies every commit so far; the hold keeps all others off ([`Holds`](crate::database::Holds)). The
 //! file is read through a session's own descriptor: closing another one of this process would drop SQLite's locks. The
-//! session takes none of the tenant's turns. When the snapshot ends it is parked, and so comes by the evictor, which
-//! makes the checkpoints that were kept off.
+//! session takes none of the tenant's turns. When the snapshot ends it is parked, and its close makes the
+//! checkpoints that were kept off.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -19,7 +19,7 @@ use crate::{
     seed,
 };
 
-/// How long after its last request a database of Dormouse has surely been closed: what it ships with, and a
+/// How long after its last request a database of Dormouse has surely been copied and closed, parked or not, with a
 /// margin. The deferred work of a slice belongs to that slice.
 const PARKED_TIME: Duration = limits::PARK_TIME_MAX
     .saturating_add(limits::HOUSEKEEPING_INTERVAL)
@@ -245,16 +245,16 @@ fn dormouse(options: &Options, scratch: &Path, program: &Path) -> Vec<Spec> {
         parking,
         world,
     };
+    let bound =
+        |key, name, recipe| Spec { webhook: true, settle_min: PARKED_TIME, ..spec(key, name, recipe) };
     let shipped = |key, name, world| Spec {
         hello: Some("/t/hello/fn"),
-        webhook: true,
-        settle_min: PARKED_TIME,
-        ..spec(key, name, recipe(key, Parking::Shipped, world))
+        ..bound(key, name, recipe(key, Parking::Shipped, world))
     };
     let p2 = shipped("dormouse", "dormouse", World::P2);
     let p3 = shipped("dormouse-p3", "dormouse (wasi:http 0.3)", World::P3);
     let unparked = recipe("dormouse-unparked", Parking::Off, World::P2);
-    let unparked = Spec { webhook: true, ..spec("dormouse-unparked", "dormouse (parking off)", unparked) };
+    let unparked = bound("dormouse-unparked", "dormouse (parking off)", unparked);
     [p2, p3, unparked].into_iter().filter(|spec| options.wants(spec.key)).collect()
 }
 

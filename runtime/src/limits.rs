@@ -243,13 +243,13 @@ pub const DATABASE_PAGE_BYTES: u32 = 4_096;
 pub const WAL_BYTES_MAX: u64 = 4 << 20;
 /// WAL that may stay when a handle is closed for want of room. The next open reads all of it.
 pub const WAL_LEFT_BYTES_MAX: u64 = 64 << 10;
-/// How long a tenant must have rested for its WAL to be copied where no handle is parked.
+/// How long a tenant must have rested for its WAL to be copied, where the park time is zero.
 pub const CHECKPOINT_REST_TIME: Duration = PARK_TIME_MAX;
 /// Tenants whose checkpoint may wait until they have rested; some 300 bytes of memory each.
 pub const DEFERRED_CHECKPOINTS_MAX: usize = 16_384;
 /// `open` calls of one guest. Spin's figure.
 pub const OPENS_PER_GUEST: u32 = 256;
-/// Checkpoints and closes that run at the same time, off the path of requests.
+/// Checkpoints that run at the same time, off the path of requests, and the closes after them.
 pub const EVICTIONS_AT_ONCE: usize = 4;
 
 /// Entries of a function's `allowed_outbound_hosts`: an address that is in use holds them in memory.

@@ -1,9 +1,10 @@
 //! Many requests at once: every row that was acknowledged is there, once, and in the right database.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use dormouse_tests::{Tenant, TestNode};
 use serde_json::{Value, json};
 
@@ -66,5 +67,33 @@ fn many_tenants_with_few_sessions() -> Result<()> {
         assert_eq!(tenant.number("SELECT count(*) FROM entries")?, 24);
     }
     ensure!(node.metric("dormouse_database_sessions")? <= 4.0);
+    Ok(())
+}
+
+#[test]
+fn a_tenant_that_waits_for_a_handle_is_not_starved_by_one_that_is_busy() -> Result<()> {
+    const POSTS_MAX: u32 = 4_000;
+    let node = TestNode::builder().flag("--sessions-max", 1).start()?;
+    let (busy, other) = (node.tenant("guestbook")?, node.tenant("guestbook")?);
+    let entry = json!({ "name": "Ada", "message": "Hello" });
+    let is_done = AtomicBool::new(false);
+    let load = || -> Result<u32> {
+        let mut posts = 0;
+        while !is_done.load(Ordering::Relaxed) && posts < POSTS_MAX {
+            busy.post("", &entry)?.expect(201)?;
+            posts += 1;
+        }
+        Ok(posts)
+    };
+    let posts = thread::scope(|scope| {
+        let clients: Vec<_> = (0..3).map(|_| scope.spawn(load)).collect();
+        let answers = (0..5).try_for_each(|_| other.post("", &entry)?.expect(201).map(drop));
+        is_done.store(true, Ordering::Relaxed);
+        let posts: Result<Vec<u32>> =
+            clients.into_iter().map(|client| client.join().map_err(|_| anyhow!("a client panicked"))?).collect();
+        answers.and(posts)
+    })?;
+    ensure!(posts.iter().all(|posts| *posts < POSTS_MAX), "{posts:?} requests of a busy tenant came first");
+    assert_eq!(other.number("SELECT count(*) FROM entries")?, 5);
     Ok(())
 }

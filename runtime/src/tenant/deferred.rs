@@ -2,8 +2,8 @@
 //!
 //! A crowded lot closes sessions that are likely to be wanted again soon. Copying the WAL at each of these closes
 //! would cost two flushes and a truncation, so a small one is left as it is, and copied once its tenant has rested
-//! for the park time. Until then the tenant is an entry in this queue and nothing else in memory. A process that ends
-//! first loses nothing: the next one sweeps what is left.
+//! for the park time, or a fixed time where that is zero. Until then the tenant is an entry in this queue and nothing
+//! else in memory. A process that ends first loses nothing: the next one sweeps what is left.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -93,7 +93,7 @@ impl Deferred {
     }
 }
 
-/// Tells that the last idle session of a tenant was closed.
+/// Tells of a session that is closed, or a turn that has ended without one.
 pub(super) fn closed(tenant: &Arc<Tenant>) {
     tenant.shared.deferred.add_if_left(tenant);
 }

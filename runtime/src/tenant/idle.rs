@@ -17,38 +17,58 @@ pub(super) struct Idle {
 }
 
 impl Idle {
-    pub(super) fn is_empty(&self) -> bool {
-        self.sessions.is_empty()
-    }
-
-    pub(super) fn last_use(&self) -> Option<Instant> {
-        self.sessions.iter().map(|session| session.used).max()
+    /// Gives a session to who has waited for longest; gives it back when nobody waits.
+    fn hand_over(&mut self, mut session: Session) -> Option<Session> {
+        while let Some(waiting) = self.waiting.pop_front() {
+            match waiting.send(session) {
+                Ok(()) => return None,
+                Err(back) => session = back,
+            }
+        }
+        Some(session)
     }
 }
 
 impl Tenant {
-    /// Keeps a session that nobody uses, and counts it as parked. One that a request waits for is not kept.
-    pub(super) fn keep(&self, mut session: Session) -> bool {
-        let mut idle = lock(&self.idle);
-        while let Some(waiting) = idle.waiting.pop_front() {
-            match waiting.send(session) {
-                Ok(()) => return false,
-                Err(back) => session = back,
-            }
-        }
-        self.shared.lot.enter(&session);
-        idle.sessions.push(session);
-        true
+    /// Gives a session to who has waited for longest; gives it back when nobody waits.
+    pub(super) fn hand_over(&self, session: Session) -> Option<Session> {
+        lock(&self.idle).hand_over(session)
     }
 
-    /// A parked session. One whose process has ended is not there any more.
+    /// Keeps a session that has entered the lot. It leaves it again when somebody has begun to wait for one.
+    pub(super) fn keep(&self, session: Session) {
+        let mut idle = lock(&self.idle);
+        let bytes = session.memory_bytes;
+        match idle.hand_over(session) {
+            Some(session) => idle.sessions.push(session),
+            None => self.shared.lot.leave(bytes),
+        }
+    }
+
+    pub(super) fn has_idle(&self) -> bool {
+        !lock(&self.idle).sessions.is_empty()
+    }
+
+    /// When a parked session was used last.
+    pub(super) fn last_use(&self) -> Option<Instant> {
+        lock(&self.idle).sessions.iter().map(|session| session.used).max()
+    }
+
+    /// A parked session.
     pub(super) fn take_idle(&self) -> Option<Session> {
         self.take_from(&mut lock(&self.idle))
     }
 
+    /// All parked sessions.
+    pub(super) fn take_all_idle(&self) -> Vec<Session> {
+        let mut idle = lock(&self.idle);
+        std::iter::from_fn(|| self.take_from(&mut idle)).collect()
+    }
+
+    /// A session whose process has ended is not there any more.
     fn take_from(&self, idle: &mut Idle) -> Option<Session> {
         while let Some(session) = idle.sessions.pop() {
-            self.shared.lot.leave(&session);
+            self.shared.lot.leave(session.memory_bytes);
             if self.shared.database.is_alive(session.id) {
                 return Some(session);
             }
@@ -66,6 +86,7 @@ impl Tenant {
                 return session;
             }
             let (sender, receiver) = oneshot::channel();
+            idle.waiting.retain(|waiting| !waiting.is_closed());
             idle.waiting.push_back(sender);
             Waiter { tenant: self.clone(), receiver }
         };
@@ -75,7 +96,8 @@ impl Tenant {
     /// Ends a session that is closed. Whoever waits for it opens another.
     pub(super) fn end(&self, session: Session) {
         drop(session);
-        lock(&self.idle).waiting.pop_front();
+        let mut idle = lock(&self.idle);
+        while idle.waiting.pop_front().is_some_and(|waiting| waiting.is_closed()) {}
     }
 }
 

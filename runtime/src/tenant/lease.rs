@@ -6,10 +6,11 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
+use super::present::Turn;
 use super::writer::{Expired, Writer};
-use super::{DatabaseKey, Made, Session, Shared, Size, Tenant, deferred, files, making, park};
+use super::{DatabaseKey, Made, Session, Shared, Size, Tenant, files, making, park};
 use crate::database::{Command, DatabaseError, Executed, Reply, Rows, Value};
 use crate::exceeded::{Exceeded, Limit};
 use crate::limits;
@@ -35,7 +36,7 @@ pub struct Lease {
 struct Held {
     tenant: Arc<Tenant>,
     session: Session,
-    turn: OwnedSemaphorePermit,
+    turn: Turn,
     writer: Option<Writer>,
     /// A transaction that its clock is rolling back.
     expired: Option<Expired>,
@@ -76,7 +77,7 @@ impl Lease {
             put_in_order(self.shared.clone(), failed).await;
         }
         let tenant = self.shared.tenant(&self.key);
-        let turn = tenant.turns.clone().acquire_owned().await.map_err(|_| DatabaseError::Closed)?;
+        let turn = Turn::take(&tenant).await?;
         if let Some(session) = tenant.open_session().await {
             self.held = Some(Held::new(tenant, session, turn, true));
             return Ok(());
@@ -203,7 +204,7 @@ fn lost_transaction() -> DatabaseError {
 }
 
 impl Held {
-    fn new(tenant: Arc<Tenant>, session: Session, turn: OwnedSemaphorePermit, is_open: bool) -> Self {
+    fn new(tenant: Arc<Tenant>, session: Session, turn: Turn, is_open: bool) -> Self {
         Self {
             tenant,
             session,
@@ -263,7 +264,7 @@ impl Held {
 
     fn park(self) {
         // The turn ends first: who closes leaves the WAL of a tenant alone while a turn is taken.
-        drop(self.turn);
+        self.turn.give_back();
         park::park(&self.tenant, self.session);
     }
 
@@ -386,10 +387,8 @@ async fn put_in_order(shared: Arc<Shared>, mut held: Held) {
     } else {
         // A session that failed, or never opened, has a number still.
         let _ = shared.database.call(id, Command::Close).await;
-        let Held { tenant, session, turn, .. } = held;
-        drop(turn);
-        tenant.end(session);
-        // One whose process has ended may have left a log that nobody comes by to copy.
-        deferred::closed(&tenant);
+        // Its process may have ended, and left a log that nobody comes by to copy.
+        drop(held.turn);
+        held.tenant.end(held.session);
     }
 }

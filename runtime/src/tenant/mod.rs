@@ -268,7 +268,7 @@ impl Tenants {
     pub async fn sweep_leftovers(&self) {
         let folder = self.0.folder.clone();
         let (found, mut leftovers) = mpsc::channel(limits::EVICTIONS_AT_ONCE);
-        // The walk waits for the copies, so that no list of what is left is ever in memory.
+        // The walk goes no faster than databases are opened, so that no list of what is left is ever in memory.
         tokio::task::spawn_blocking(move || {
             files::leftover_wals(&folder).try_for_each(|key| found.blocking_send(key))
         });

@@ -7,7 +7,8 @@ use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::idle::Idle;
-use super::{DatabaseKey, Shared, lock, park, quarantine, suspension};
+use super::park::Counted;
+use super::{DatabaseKey, Shared, deferred, lock, park, quarantine, suspension};
 use crate::database::{Command, DatabaseError, Executed, Extent, Holds, Reply, SessionId};
 use crate::limits;
 
@@ -40,6 +41,35 @@ pub(super) struct Session {
     pub(super) used: Instant,
     _place: OwnedSemaphorePermit,
     _handle: OwnedSemaphorePermit,
+    /// When it is closed for want of room: until its handle is free.
+    pub(super) leaving: Option<Counted>,
+}
+
+/// The right of one request to a session. Until it is given back, the tenant is leased.
+pub(super) struct Turn {
+    tenant: Arc<Tenant>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Turn {
+    pub(super) async fn take(tenant: &Arc<Tenant>) -> Result<Self, DatabaseError> {
+        let permit = tenant.turns.clone().acquire_owned().await.map_err(|_| DatabaseError::Closed)?;
+        Ok(Self { tenant: tenant.clone(), permit: Some(permit) })
+    }
+
+    /// Ends it for a session that is about to be parked.
+    pub(super) fn give_back(mut self) {
+        self.permit = None;
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if self.permit.take().is_some() {
+            // While the tenant was leased, whoever closed a session of it left the WAL alone.
+            deferred::closed(&self.tenant);
+        }
+    }
 }
 
 impl Tenant {
@@ -67,7 +97,14 @@ impl Tenant {
         self.check()?;
         let handle = park::take_handle(&self.shared).await?;
         let id = self.shared.database.new_session(self.key.owner());
-        Ok(Session { id, memory_bytes: 0, used: Instant::now(), _place: place, _handle: handle })
+        Ok(Session {
+            id,
+            memory_bytes: 0,
+            used: Instant::now(),
+            _place: place,
+            _handle: handle,
+            leaving: None,
+        })
     }
 
     /// Refuses what would touch the database while it is in quarantine or suspended.
@@ -118,22 +155,24 @@ impl Tenant {
         self.wal_is_dirty.load(Ordering::Acquire)
             && !self.is_leased()
             && !self.holds.are_any()
-            && lock(&self.idle).is_empty()
+            && !self.has_idle()
     }
 
-    /// Whether a session that is closed has a WAL to copy. A tenant that is leased parks again soon, and the copy is made
-    /// then.
+    /// Whether the WAL is to be copied when a session is closed. A tenant that is leased parks again soon, and the copy is
+    /// made then.
     pub(super) fn must_copy(&self) -> bool {
         self.wal_is_dirty.load(Ordering::Acquire) && !self.is_leased()
     }
 
+    /// Notes that the WAL may hold something. As nobody knows how much, it is too large to be left.
     pub(super) fn mark_wal_dirty(&self) {
+        self.wal_bytes.fetch_max(limits::WAL_LEFT_BYTES_MAX + 1, Ordering::Relaxed);
         self.wal_is_dirty.store(true, Ordering::Release);
     }
 
     pub(super) fn note_wal(&self, bytes: u64) {
-        self.mark_wal_dirty();
         self.wal_bytes.store(bytes, Ordering::Relaxed);
+        self.wal_is_dirty.store(true, Ordering::Release);
     }
 
     pub(super) fn checkpoint_is_due(&self) -> bool {
@@ -156,6 +195,14 @@ impl Tenant {
     /// session does that later. Must not be dropped in the middle: the permit would be free before SQLite is done.
     pub(super) async fn checkpoint(self: &Arc<Self>, session: SessionId) -> Result<(), DatabaseError> {
         let _permit = self.writer.acquire().await;
+        self.checkpoint_as_writer(session).await
+    }
+
+    /// The same for who has the writer permit.
+    pub(super) async fn checkpoint_as_writer(
+        self: &Arc<Self>,
+        session: SessionId,
+    ) -> Result<(), DatabaseError> {
         self.check()?;
         if self.holds.are_any() {
             return Ok(());

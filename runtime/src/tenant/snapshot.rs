@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Made, Revision, Session, Tenant, files, making, park};
+use super::{Made, Revision, Session, Tenant, deferred, files, making, park};
 use crate::database::{Command, DatabaseError, Extent, FilePart, FileStream, Hold, Reply, Still};
 use crate::limits;
 
@@ -117,6 +117,7 @@ impl Drop for Reader {
         // A session that failed has a number still, and its place until it is closed.
         tokio::spawn(async move {
             let _ = tenant.shared.database.call(session.id, Command::Close).await;
+            deferred::closed(&tenant);
             tenant.end(session);
         });
     }

@@ -195,6 +195,19 @@ fn a_crowded_lot_closes_at_once_and_copies_the_log_when_the_tenant_has_rested() 
 }
 
 #[test]
+fn a_crowded_lot_leaves_no_large_log() -> Result<()> {
+    let node = crowded(3_600_000)?;
+    let tenant = node.tenant("guestbook")?;
+    for round in 1..=3_usize {
+        tenant.post("", &json!({ "name": "Ada", "message": "x".repeat(100_000) }))?.expect(201)?;
+        tenant.wait_for_state("closed")?;
+        nothing_is_open(&node)?;
+        assert_eq!(tenant.number("SELECT count(*) FROM entries")?, i64::try_from(round)?);
+    }
+    Ok(())
+}
+
+#[test]
 fn a_checkpoint_that_was_put_off_survives_kill_and_drain() -> Result<()> {
     let mut node = crowded(3_600_000)?;
     let name = node.tenant("guestbook")?.name;

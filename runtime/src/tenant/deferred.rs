@@ -120,23 +120,30 @@ pub(super) fn start(shared: &Arc<Shared>) {
     });
 }
 
-/// Copies everything that is queued, now.
+/// Copies everything that is queued, now, and what is queued meanwhile.
 pub(super) async fn finish(shared: &Arc<Shared>) {
     let deferred = &shared.deferred;
     deferred.closing.store(true, Ordering::Release);
-    while let Some(permit) = deferred.permit().await
-        && let Next::Copy(tenant) = deferred.next(Instant::now())
-    {
-        spawn_copy(tenant, permit);
+    loop {
+        while let Some(permit) = deferred.permit().await
+            && let Next::Copy(tenant) = deferred.next(Instant::now())
+        {
+            spawn_copy(tenant, permit);
+        }
+        // With all permits nobody copies any more, and nobody queues what was written meanwhile.
+        let _all = deferred.at_once.acquire_many(limits::EVICTIONS_AT_ONCE as u32).await;
+        if lock(&deferred.queue).is_empty() {
+            return;
+        }
     }
-    let _ = deferred.at_once.acquire_many(limits::EVICTIONS_AT_ONCE as u32).await;
 }
 
 fn spawn_copy(tenant: Arc<Tenant>, permit: OwnedSemaphorePermit) {
     tokio::spawn(async move {
         match copy(&tenant).await {
-            // Somebody may have written meanwhile, and been closed while this was in the way.
-            Ok(()) => closed(&tenant),
+            // Somebody may have written meanwhile, and been closed while this was in the way; or the process has ended,
+            // for no fault of this database.
+            Ok(()) | Err(DatabaseError::Ended) => closed(&tenant),
             Err(error) => park::log_uncopied(&tenant, &error),
         }
         drop(permit);

@@ -133,10 +133,17 @@ impl ParkingLot {
     /// Closes the sessions of the oldest, whoever it is; false when the lot is empty.
     fn put_oldest_out(&self) -> bool {
         let Oldest::Out(tenant, sessions) = self.oldest(|used, since| used <= since) else { return false };
+        if sessions.is_empty() {
+            // Their process has ended, and nobody closes them.
+            deferred::closed(&tenant);
+        }
         sessions.into_iter().for_each(|session| put_out(&tenant, session));
-        // Sessions whose process has ended are not among them.
-        deferred::closed(&tenant);
         true
+    }
+
+    /// Closes the oldest for those who wait for a handle.
+    fn make_handles_free(&self) {
+        while self.is_short_of_handles() && self.put_oldest_out() {}
     }
 
     /// Looks for the oldest, who is due when `is_due` says so of its last use and of the use that it is queued with.
@@ -200,6 +207,8 @@ pub(super) fn park(tenant: &Arc<Tenant>, mut session: Session) {
     }
     tenant.keep(session);
     lot.queue(tenant, now);
+    // Somebody may have begun to wait for a handle, and not have found this one.
+    lot.make_handles_free();
     // A quarantine that has begun meanwhile may have looked before the session was here.
     if tenant.check().is_err() {
         let tenant = tenant.clone();
@@ -233,7 +242,7 @@ pub(super) async fn take_handle(shared: &Arc<Shared>) -> Result<OwnedSemaphorePe
         Poll::Ready(handle) => handle,
         Poll::Pending => {
             let _waiting = Counted::new(shared, |lot| &lot.waiting);
-            while shared.lot.is_short_of_handles() && shared.lot.put_oldest_out() {}
+            shared.lot.make_handles_free();
             handle.await
         }
     };
@@ -295,10 +304,10 @@ async fn copy_and_close(tenant: &Arc<Tenant>, sessions: Vec<Session>) {
             Ok(_) | Err(_) => Ok(()),
         };
         let _ = tenant.shared.database.call(session.id, Command::Close).await;
-        match copied {
-            Ok(()) => deferred::closed(tenant),
-            Err(error) => log_uncopied(tenant, &error),
+        if let Err(error) = copied {
+            log_uncopied(tenant, &error);
         }
+        deferred::closed(tenant);
         tenant.end(session);
     }
     // Sessions whose process has ended went without a copy.

@@ -39,10 +39,11 @@ pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) memory_bytes: u64,
     pub(super) used: Instant,
+    /// While it is closed for want of room. It ends before the handle is free: whoever looks in between closes one too
+    /// many, and never one too few.
+    pub(super) leaving: Option<Counted>,
     _place: OwnedSemaphorePermit,
     _handle: OwnedSemaphorePermit,
-    /// When it is closed for want of room: until its handle is free.
-    pub(super) leaving: Option<Counted>,
 }
 
 /// The right of one request to a session. Until it is given back, the tenant is leased.

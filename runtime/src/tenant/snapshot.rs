@@ -26,7 +26,16 @@ const CHECKPOINT_RETRY: Duration = Duration::from_millis(5);
 pub(super) async fn begin(tenant: &Arc<Tenant>) -> Result<(FileStream, Option<Revision>), DatabaseError> {
     tenant.check()?;
     let hold = tenant.holds.hold().await?;
-    let mut snapshot = Snapshot { _hold: hold, reader: Reader::open(tenant).await? };
+    let reader = match Reader::open(tenant).await {
+        Ok(reader) => reader,
+        Err(error) => {
+            drop(hold);
+            // Whoever closed a session meanwhile left the WAL alone.
+            deferred::closed(tenant);
+            return Err(error);
+        }
+    };
+    let mut snapshot = Snapshot { _hold: hold, reader };
     let permit = tenant.take_writer().await?;
     let revision = match snapshot.reader.copy_log().await? {
         Extent::Emptied => files::revision(&tenant.shared.path(&tenant.key)).await,

@@ -76,17 +76,18 @@ impl Tenant {
         None
     }
 
-    /// A session that is open already. While another request has the tenant's, waits a moment for it: opening one more
-    /// costs more than most requests need theirs for.
+    /// A session that is open already. While another request has the tenant's, one waits a moment for it: opening one
+    /// more costs more than most requests need theirs for. Who finds somebody waiting opens another, so that a busy
+    /// tenant's requests run beside each other.
     pub(super) async fn open_session(self: &Arc<Self>) -> Option<Session> {
         let waiter = {
             let mut idle = lock(&self.idle);
             let session = self.take_from(&mut idle);
-            if session.is_some() || !self.has_sessions() {
+            idle.waiting.retain(|waiting| !waiting.is_closed());
+            if session.is_some() || !self.has_sessions() || !idle.waiting.is_empty() {
                 return session;
             }
             let (sender, receiver) = oneshot::channel();
-            idle.waiting.retain(|waiting| !waiting.is_closed());
             idle.waiting.push_back(sender);
             Waiter { tenant: self.clone(), receiver }
         };
